@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * platform.h - what an operating system must give. posix.c holds what POSIX has, linux.c what only Linux has.
+ */
+#ifndef PS_PLATFORM_H
+#define PS_PLATFORM_H
+
+#include <poll.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifndef PS_PRIVATE
+#define PS_PRIVATE __attribute__((visibility("hidden")))
+#endif
+
+/* ---- time: monotonic, for relative waits and diagnostics only */
+PS_PRIVATE uint64_t ps__now_ns(void);
+PS_PRIVATE uint64_t ps__now_coarse_ms(void);            /* cheap, a few ms late */
+/* Milliseconds left of a deadline for poll(2), rounded up; deadline_ns 0: -1, for ever. */
+PS_PRIVATE int ps__left_ms(uint64_t deadline_ns);
+/* The deadline of a timeout as poll(2) counts it; 0 for ever. */
+PS_PRIVATE uint64_t ps__deadline_ns(int timeout_ms);
+
+/* ---- randomness for ids and seeds; never fails, falls back to time and addresses */
+PS_PRIVATE void ps__random(void *bytes, size_t size);
+
+/* ---- threads */
+/* A small number of this thread: 0, 1, 2, … in the order of their first call; never given back. */
+PS_PRIVATE unsigned ps__thread_number(void);
+/* Switches thread cancellation off; the result goes to ps__cancel_restore. */
+PS_PRIVATE int ps__cancel_off(void);
+PS_PRIVATE void ps__cancel_restore(int state);
+
+/*
+ * An asymmetric pair of fences: light on the path that runs often, heavy on the other. Between them they order as two
+ * seq_cst fences do. Light is a compiler barrier where the kernel can interrupt every running thread of the process
+ * (membarrier(2), private expedited), else a seq_cst fence.
+ */
+PS_PRIVATE extern int ps__light_is_free;
+PS_PRIVATE void ps__fence_heavy(void);
+#define ps__fence_light() do { if (ps__light_is_free) ps__fence_compiler(); else ps__fence_sc(); } while (0)
+
+/* ---- fork: which process does a handle belong to? */
+/* Called by every ps_open: sets up the machinery below once. 0 or PS_ESYS, PS_ENOMEM. */
+PS_PRIVATE int ps__process_init(void);
+/* A number that differs in a forked child, also one made by a raw clone(2). */
+PS_PRIVATE uint64_t ps__process_generation(void);
+
+/* Descriptors that a forked child must close at once (never unlock): a list entry inside the owner. */
+struct ps__fork_entry {
+    struct ps__fork_entry *next, **link;
+    void (*in_child)(struct ps__fork_entry *entry);     /* async-signal-safe calls only */
+};
+PS_PRIVATE void ps__fork_add(struct ps__fork_entry *entry);
+PS_PRIVATE void ps__fork_remove(struct ps__fork_entry *entry);
+
+/* ---- descriptors; results are 0 or a descriptor, or -errno */
+PS_PRIVATE int ps__event_open(void);                    /* readable while signalled; non-blocking, close-on-exec */
+PS_PRIVATE void ps__event_signal(int fd);               /* async-signal-safe */
+PS_PRIVATE void ps__event_clear(int fd);
+PS_PRIVATE int ps__pollset_open(void);                  /* readable while one of its members is */
+PS_PRIVATE int ps__pollset_add(int set, int fd);
+/* poll(2) that retries EINTR until deadline_ns (0: for ever). > 0 ready, 0 time is over, -errno. */
+PS_PRIVATE int ps__poll(struct pollfd *fds, unsigned n, uint64_t deadline_ns);
+PS_PRIVATE void ps__close_fd(int fd);                   /* no-op below 0; never retried, errno untouched */
+
+/* Anonymous zeroed memory, given to the program page by page as it is touched. NULL when there is none. */
+PS_PRIVATE void *ps__pages(size_t size);
+PS_PRIVATE void ps__pages_free(void *pages, size_t size);
+
+/* One hint to the processor inside a spinning loop. */
+#if defined __x86_64__ || defined __i386__
+#define ps__pause() __builtin_ia32_pause()
+#elif defined __aarch64__
+#define ps__pause() __asm__ volatile("yield")
+#else
+#define ps__pause() ((void)0)
+#endif
+
+#endif
