@@ -541,11 +541,12 @@ PS_API int ps_stats(ps_bus *bus, ps_bus_stats *stats);
  * Returns    how many members there are, the asker included, also if that is more than n; or
  *            PS_EINVAL    NULL, an illegal topic, or size 0
  *            PS_ENOTSUP   the backend cannot know
+ *            PS_ENOMEM    no memory, when members[0].size is not this version's
  *            PS_ECLOSED, PS_EFORKED    as ps_publish()
  *            PS_ESYS      the system refused
  * Ownership  members is the caller's.
  * Threads    any thread, also from a handler.
- * Blocking   never.   Allocates: never.
+ * Blocking   never.   Allocates: only when members[0].size is not this version's.
  * Signals    not async-signal-safe.      Fork: PS_EFORKED in a child.      Since 0.1
  */
 PS_API int ps_members(ps_bus *bus, const char *topic, ps_member *members, size_t n);
@@ -744,6 +745,10 @@ typedef struct ps_host {
     int    (*borrows)(struct ps_host *host);
     /* Hash of the topic's first depth levels; 0 if it has fewer. */
     uint64_t (*prefix)(struct ps_host *host, const ps_topic *topic, int depth);
+    /* Calls visit for every subscription. From subscribe(), before the new one is among them, and from after_fork(). */
+    void   (*each)(struct ps_host *host, void (*visit)(void *arg, const ps_filter *filter, uint32_t flags), void *arg);
+    /* 1 once ps_close() was called: give up waiting with PS_ECLOSED. */
+    int    (*closing)(struct ps_host *host);
     /* The value of an option that is named in ps_transport.options, decoded; NULL if it was not given. From open() only. */
     const char *(*option)(struct ps_host *host, const char *key);
 } ps_host;
@@ -785,9 +790,9 @@ typedef struct ps_transport {
     int  (*begin)(void *state, int marked);
     /* 1 and a record, 0 nothing there, or an error. */
     int  (*next)(void *state, ps_record *record);
-    /* The dispatch ends: release what was read, make fd() readable if something is left. Also before each wait(). */
+    /* The dispatch ends: release what was read, make fd() readable if something is left. */
     void (*end)(void *state, int flags);
-    /* Sleeps: 1 something may be there, 0 time is over or a refused publish may be tried again, 2 wake() was called; or an error. */
+    /* Between next() and end(). Sleeps: 1 something may be there, 0 time is over or a refused publish may be tried again, 2 wake() was called; or an error. */
     int  (*wait)(void *state, int timeout_ms);
     /* NULL: PS_ENOTSUP. */
     int  (*fd)(void *state);

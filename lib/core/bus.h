@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * bus.h - a handle, as the files of the core see it.
+ *
+ * Field           who                                          how
+ *   inside        every call, its own thread's slot            SYNC(inside): store, light fence, closing; the closer: closing,
+ *                                                              heavy fence, inside
+ *   owner         the dispatching thread; 1 for maintenance    compare-and-swap; released by a store
+ *   running       the dispatching thread                       SYNC(running): store, light fence, sub->dead; who ends a
+ *                                                              subscription: dead, heavy fence, running
+ *   subs          under subs.lock; the dispatching thread reads the table without it, see subscription.c
+ *   everything else is written before ps_open returns
+ */
+#ifndef PS_BUS_H
+#define PS_BUS_H
+
+#include "internal.h"
+#include <pthread.h>
+
+#define PS__INSIDE 64                   /* the last one is shared by the threads that have no slot of their own */
+
+struct ps__table;                       /* subscription.c: buckets */
+
+struct ps_sub {
+    ps_bus *bus;
+    struct ps_sub *_Atomic next;        /* in its bucket */
+    struct ps_sub *grave;               /* freed when no dispatch can hold it */
+    ps_filter filter;                   /* text is the array below */
+    uint64_t number;                    /* order of subscription, and of delivery */
+    ps_handler handler;
+    void *user;
+    void (*destroy)(void *user);
+    uint32_t flags;
+    ps__a32 dead;                       /* no handler starts any more: SYNC(running) */
+    int destroy_after;                  /* ended by its own handler: destroy when that returns */
+    char text[];
+};
+
+struct ps__subs {
+    pthread_mutex_t lock;
+    struct ps__table *_Atomic table;
+    ps__a64 version;                    /* odd while the table changes */
+    uint64_t number;
+    uint32_t count, wilds;
+    uint32_t depth_count[PS__PREFIX_LEVELS + 1];
+    ps__a32 depths;                     /* bit d: wildcard filters with a prefix of d levels exist */
+    struct ps_sub *graves;
+    struct ps__table *old_tables;
+    struct ps_sub **_Atomic spare;      /* a larger match array for the dispatching thread; [-1] is its capacity */
+    /* of the dispatching thread */
+    struct ps_sub **match;
+    uint32_t match_count, match_next, match_room;
+};
+
+enum { PS__UNDECIDED, PS__PUSH, PS__PULL };
+
+struct ps_bus {
+    ps_host host;                       /* first: a host is its handle */
+    const ps_transport *transport;
+    void *state;
+    uint64_t generation;                /* of the process it belongs to */
+    ps__a32 closing;                    /* 1: calls get PS_ECLOSED */
+    ps__a32 stopping;                   /* ps_stop() was called and nobody has returned because of it */
+    ps__a32 mode;
+    ps__a64 owner;                      /* 0 nobody, 1 maintenance, thread number + 2 */
+    struct ps_sub *_Atomic running;
+    int close_pending;                  /* a handler of this handle closed it */
+    ps_bus *waits_for;                  /* under the global lock in bus.c: the handle whose handler this one's waits for */
+    ps_msg message;                     /* a pull handle's */
+    ps__a64 delivered;
+    struct ps__url *url;                /* during ps_open only */
+    struct ps__subs subs;
+    struct { _Alignas(64) ps__a32 count; } inside[PS__INSIDE];
+};
+
+/* The handles whose handlers run on this thread, innermost first. */
+struct ps__frame {
+    ps_bus *bus;
+    struct ps__frame *outer;
+};
+#if defined __GLIBC__
+#define PS__TLS _Thread_local __attribute__((tls_model("initial-exec")))
+#else
+#define PS__TLS _Thread_local
+#endif
+extern PS_PRIVATE PS__TLS struct ps__frame *ps__frames;
+
+/* bus.c */
+/* Every public call on a handle is between the two. 0, PS_EFORKED or PS_ECLOSED (then no leave). */
+PS_PRIVATE int ps__enter(ps_bus *bus);
+PS_PRIVATE void ps__leave(ps_bus *bus);
+static inline int ps__forked(const ps_bus *bus) { return bus->generation != ps__process_generation(); }
+static inline int ps__own_dispatch(ps_bus *bus) { return ps__load_rlx(&bus->owner) == ps__thread_number() + 2u; }
+/* Before waiting for a handler of bus to end. 1: it would be for ever. */
+PS_PRIVATE int ps__wait_begin(ps_bus *bus);
+PS_PRIVATE void ps__wait_end(void);
+/* Between two looks at what one waits for: yields first, then sleeps in growing slices. */
+PS_PRIVATE void ps__wait_step(unsigned *step);
+/* A closed handle is freed, once every other call has left. */
+PS_PRIVATE void ps__finish_close(ps_bus *bus, int forked);
+
+/* subscription.c */
+PS_PRIVATE int ps__subs_open(struct ps__subs *subs);
+PS_PRIVATE void ps__subs_close(struct ps__subs *subs);          /* runs every destroy */
+PS_PRIVATE void ps__subs_reset(struct ps__subs *subs);          /* in a forked child: the same, and ready again */
+PS_PRIVATE void ps__subs_sweep(struct ps__subs *subs);          /* frees what ended; the dispatching thread, outside of handlers */
+PS_PRIVATE int ps__subs_match(struct ps_host *host, const ps_topic *topic);
+PS_PRIVATE int ps__subs_borrows(struct ps_host *host);
+PS_PRIVATE void ps__subs_each(struct ps_host *host, void (*visit)(void *, const ps_filter *, uint32_t), void *arg);
+
+#endif

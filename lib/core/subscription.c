@@ -1,0 +1,369 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * subscription.c - a handle's subscriptions: the table that finds them by a message's topic, and how they begin and end.
+ *
+ * One hash table holds both kinds: an exact filter under the hash of its name, a wildcard filter under the hash of its
+ * literal prefix, so a topic is looked up once, and once more for each prefix depth in use. Changes happen under subs.lock.
+ * The dispatching thread looks up without it: `version` is odd during a change, and a look-up during which it moved is done
+ * again under the lock. Subscriptions and tables that were taken out are freed only where no look-up and no list of matches
+ * can hold them (ps__subs_sweep).
+ *
+ * SYNC(table) writer: version odd, release fence, change, version even with release. Reader: version with acquire, look-up,
+ * acquire fence, version again. New subscriptions are linked in with release and followed with acquire.
+ */
+#include "bus.h"
+#include <errno.h>
+#include <stdlib.h>
+
+#define SUBSCRIPTION_BUCKETS 16u        /* of a first table */
+
+struct ps__table {
+    struct ps__table *older;
+    uint32_t mask;
+    struct ps_sub *_Atomic bucket[];
+};
+
+static struct ps__table *subscription_table(uint32_t buckets)
+{
+    struct ps__table *table = calloc(1, sizeof *table + buckets * sizeof table->bucket[0]);
+    if (table) table->mask = buckets - 1;
+    return table;
+}
+
+int ps__subs_open(struct ps__subs *subs)
+{
+    subs->table = subscription_table(SUBSCRIPTION_BUCKETS);
+    if (!subs->table) return ps__fail(PS_ENOMEM, "no memory for a handle");
+    pthread_mutex_init(&subs->lock, NULL);
+    return 0;
+}
+
+/* ------------------------------------------------------------------ look-up */
+
+static void subscription_found(struct ps__subs *subs, struct ps_sub *sub)
+{
+    if (subs->match_count == subs->match_room) return;  /* only in a look-up that a change has overtaken */
+    uint32_t at = subs->match_count++;
+    for (; at > 0 && subs->match[at - 1]->number > sub->number; at--) subs->match[at] = subs->match[at - 1];
+    subs->match[at] = sub;
+}
+
+/* A chain that changes under us may lead anywhere, but never in a circle for ever: bounded by what there can be. */
+static void subscription_chain(struct ps__subs *subs, const struct ps__table *table, uint64_t hash, int wild,
+                               const ps_topic *topic)
+{
+    struct ps_sub *sub = atomic_load_explicit(&table->bucket[hash & table->mask], memory_order_acquire);   /* SYNC(table) */
+    for (uint32_t bound = UINT32_MAX; sub && bound; bound--) {
+        if (sub->filter.hash == hash && sub->filter.wild == wild &&
+            (wild ? ps__match(sub->filter.text, sub->filter.len, topic->text, topic->len)
+                  : sub->filter.len == topic->len && memcmp(sub->filter.text, topic->text, topic->len) == 0))
+            subscription_found(subs, sub);
+        sub = atomic_load_explicit(&sub->next, memory_order_acquire);
+    }
+}
+
+static void subscription_look_up(ps_bus *bus, const ps_topic *topic)
+{
+    struct ps__subs *subs = &bus->subs;
+    const struct ps__table *table = atomic_load_explicit(&subs->table, memory_order_acquire);
+    subs->match_count = 0;
+    subscription_chain(subs, table, topic->hash, 0, topic);
+    uint32_t depths = ps__load_rlx(&subs->depths);
+    for (int d = 0; depths >> d; d++) {
+        if (!(depths >> d & 1)) continue;
+        uint64_t prefix = bus->host.prefix(&bus->host, topic, d);
+        if (!prefix) break;
+        subscription_chain(subs, table, prefix, 1, topic);
+    }
+}
+
+/* The dispatching thread, between two messages: nobody uses the match array. */
+int ps__subs_match(struct ps_host *host, const ps_topic *topic)
+{
+    ps_bus *bus = (ps_bus *)(void *)host;
+    struct ps__subs *subs = &bus->subs;
+    if (PS_UNLIKELY(atomic_load_explicit(&subs->spare, memory_order_relaxed) != NULL)) {
+        struct ps_sub **spare = atomic_exchange_explicit(&subs->spare, NULL, memory_order_acquire);
+        if (subs->match) free(subs->match - 1);
+        subs->match = spare;
+        subs->match_room = (uint32_t)(uintptr_t)spare[-1];
+    }
+    uint64_t version = ps__load_acq(&subs->version);    /* SYNC(table) */
+    if (PS_LIKELY(!(version & 1))) {
+        subscription_look_up(bus, topic);
+        ps__fence_acq();                                /* SYNC(table) other end subscription_change */
+        if (PS_LIKELY(ps__load_rlx(&subs->version) == version)) goto out;
+    }
+    pthread_mutex_lock(&subs->lock);
+    subscription_look_up(bus, topic);
+    pthread_mutex_unlock(&subs->lock);
+out:
+    subs->match_next = 0;
+    return subs->match_count != 0;
+}
+
+/* In place for one, in place for all: the others see the same bytes. */
+int ps__subs_borrows(struct ps_host *host)
+{
+    struct ps__subs *subs = &((ps_bus *)(void *)host)->subs;
+    for (uint32_t i = 0; i < subs->match_count; i++)
+        if (subs->match[i]->flags & PS_BORROW) return 1;
+    return 0;
+}
+
+void ps__subs_each(struct ps_host *host, void (*visit)(void *, const ps_filter *, uint32_t), void *arg)
+{
+    struct ps__table *table = ((ps_bus *)(void *)host)->subs.table;
+    for (uint32_t b = 0; b <= table->mask; b++)
+        for (struct ps_sub *sub = table->bucket[b]; sub; sub = sub->next) visit(arg, &sub->filter, sub->flags);
+}
+
+/* ------------------------------------------------------------------ change, under subs.lock */
+
+static void subscription_change(struct ps__subs *subs, int begin)
+{
+    if (begin) {
+        ps__store_rlx(&subs->version, ps__load_rlx(&subs->version) + 1);
+        ps__fence_rel();                                /* SYNC(table) other end ps__subs_match */
+    } else {
+        ps__store_rel(&subs->version, ps__load_rlx(&subs->version) + 1);
+    }
+}
+
+static void subscription_link(struct ps__table *table, struct ps_sub *sub)
+{
+    struct ps_sub *_Atomic *bucket = &table->bucket[sub->filter.hash & table->mask];
+    atomic_store_explicit(&sub->next, atomic_load_explicit(bucket, memory_order_relaxed), memory_order_release);
+    atomic_store_explicit(bucket, sub, memory_order_release);           /* SYNC(table) */
+}
+
+static void subscription_unlink(struct ps__table *table, struct ps_sub *sub)
+{
+    struct ps_sub *_Atomic *link = &table->bucket[sub->filter.hash & table->mask];
+    while (*link != sub) link = &(*link)->next;
+    atomic_store_explicit(link, sub->next, memory_order_release);
+}
+
+/* Room before anything changes, so that nothing can fail half-way: a table, and a match array for every possible match. */
+static int subscription_room(struct ps__subs *subs)
+{
+    struct ps__table *table = subs->table, *larger = NULL;
+    uint32_t matches = subs->count + 1;
+    struct ps_sub **spare = subs->spare;
+    uint32_t room = spare ? (uint32_t)(uintptr_t)spare[-1] : subs->match_room;
+    if (matches > room) {
+        room = room ? room * 2 : 16;
+        spare = malloc((room + (size_t)1) * sizeof *spare);
+        if (!spare) return ps__fail(PS_ENOMEM, "no memory for a subscription");
+        spare[0] = (struct ps_sub *)(uintptr_t)room;    /* the slot in front holds the capacity */
+        spare = atomic_exchange_explicit(&subs->spare, spare + 1, memory_order_acq_rel);
+        if (spare) free(spare - 1);
+    }
+    if (subs->count <= table->mask) return 0;
+    larger = subscription_table((table->mask + 1) * 4);
+    if (!larger) return 0;                              /* longer chains, still right */
+    subscription_change(subs, 1);
+    for (uint32_t b = 0; b <= table->mask; b++) {
+        for (struct ps_sub *sub = table->bucket[b], *next; sub; sub = next) {
+            next = sub->next;
+            subscription_link(larger, sub);
+        }
+    }
+    table->older = subs->old_tables;                    /* kept until no look-up can be in it */
+    subs->old_tables = table;
+    atomic_store_explicit(&subs->table, larger, memory_order_release);
+    subscription_change(subs, 0);
+    return 0;
+}
+
+static void subscription_count(struct ps__subs *subs, const struct ps_sub *sub, int step)
+{
+    subs->count += (uint32_t)step;
+    if (!sub->filter.wild) return;
+    uint32_t depth = (uint32_t)sub->filter.depth, bit = (uint32_t)1 << depth;
+    subs->depth_count[depth] += (uint32_t)step;
+    uint32_t depths = ps__load_rlx(&subs->depths);
+    ps__store_rlx(&subs->depths, subs->depth_count[depth] ? depths | bit : depths & ~bit);
+}
+
+/* The dispatching thread outside of handlers, or whoever keeps it out; with an empty match list. */
+void ps__subs_sweep(struct ps__subs *subs)
+{
+    if (PS_LIKELY(!subs->graves && !subs->old_tables)) return;
+    pthread_mutex_lock(&subs->lock);
+    struct ps_sub *sub = subs->graves;
+    struct ps__table *table = subs->old_tables;
+    subs->graves = NULL;
+    subs->old_tables = NULL;
+    pthread_mutex_unlock(&subs->lock);
+    for (struct ps_sub *next; sub; sub = next) {
+        next = sub->grave;
+        free(sub);
+    }
+    for (struct ps__table *next; table; table = next) {
+        next = table->older;
+        free(table);
+    }
+}
+
+static void subscription_clear(struct ps__subs *subs)
+{
+    struct ps__table *table = subs->table;
+    for (uint32_t b = 0; b <= table->mask; b++) {
+        for (struct ps_sub *sub = table->bucket[b], *next; sub; sub = next) {
+            next = sub->next;
+            if (sub->destroy) sub->destroy(sub->user);
+            free(sub);
+        }
+        table->bucket[b] = NULL;
+    }
+    ps__subs_sweep(subs);
+    subs->count = 0;
+    memset(subs->depth_count, 0, sizeof subs->depth_count);
+    ps__store_rlx(&subs->depths, 0);
+    subs->match_count = subs->match_next = 0;
+}
+
+void ps__subs_close(struct ps__subs *subs)
+{
+    struct ps_sub **spare = subs->spare;
+    subscription_clear(subs);
+    if (spare) free(spare - 1);
+    if (subs->match) free(subs->match - 1);
+    free(subs->table);
+    pthread_mutex_destroy(&subs->lock);
+}
+
+void ps__subs_reset(struct ps__subs *subs)
+{
+    pthread_mutex_init(&subs->lock, NULL);              /* a thread that is not here may hold it */
+    subs->version &= ~(uint64_t)1;
+    subscription_clear(subs);
+}
+
+/* ------------------------------------------------------------------ options */
+
+static int subscription_options(const ps_sub_options *given, ps_sub_options *options)
+{
+    memset(options, 0, sizeof *options);
+    if (!given) return 0;
+    if (given->size == 0) return ps__fail(PS_EINVAL, "ps_sub_options.size is 0");
+    memcpy(options, given, given->size < sizeof *options ? given->size : sizeof *options);
+    for (size_t i = sizeof *options; i < given->size; i++)
+        if (((const unsigned char *)given)[i]) return ps__fail(PS_ENOTSUP, "subscription options of a newer version");
+    if (options->flags & ~(PS_EXACT | PS_BORROW)) return ps__fail(PS_ENOTSUP, "unknown flags 0x%x", options->flags);
+    if (options->reserved) return ps__fail(PS_ENOTSUP, "ps_sub_options.reserved is not 0");
+    return 0;
+}
+
+/* ------------------------------------------------------------------ subscribe */
+
+static int subscription_add(ps_bus *bus, struct ps_sub *sub, ps_sub **out)
+{
+    struct ps__subs *subs = &bus->subs;
+    uint32_t mode = sub->handler ? PS__PUSH : PS__PULL, now = ps__load_rlx(&bus->mode);
+    if (now != PS__UNDECIDED && now != mode)
+        return ps__fail(PS_EINVAL, "this is a %s handle", now == PS__PUSH ? "push (handlers)" : "pull (ps_next)");
+    int err = subscription_room(subs);
+    if (!err) err = bus->transport->subscribe(bus->state, &sub->filter, sub->flags, subs->count == 0);
+    if (err) return err;
+    ps__store_rlx(&bus->mode, mode);
+    sub->number = ++subs->number;
+    if (out) *out = sub;
+    subscription_change(subs, 1);
+    subscription_link(subs->table, sub);
+    subscription_count(subs, sub, 1);
+    subscription_change(subs, 0);
+    return 0;
+}
+
+int ps_subscribe(ps_bus *bus, const char *filter, ps_handler handler, void *user, const ps_sub_options *given, ps_sub **out)
+{
+    ps_sub_options options;
+    ps_filter parsed;
+    if (out) *out = NULL;
+    if (!bus) return ps__fail(PS_EINVAL, "bus is NULL");
+    int error = errno, err = subscription_options(given, &options);
+    if (!err) err = ps__filter_parse(filter, (options.flags & PS_EXACT) != 0, bus->host.seed, &parsed);
+    if (!err && options.flags & PS_BORROW && !(bus->transport->can & PS_CAN_BORROW))
+        err = ps__fail(PS_ENOTSUP, "%s has no PS_BORROW", bus->transport->scheme);
+    if (!err) err = ps__enter(bus);
+    if (err) return err;
+    struct ps_sub *sub = calloc(1, sizeof *sub + parsed.len + 1);
+    if (!sub) {
+        err = ps__fail(PS_ENOMEM, "no memory for a subscription");
+    } else {
+        memcpy(sub->text, parsed.text, parsed.len + 1);
+        sub->bus = bus;
+        sub->filter = parsed;
+        sub->filter.text = sub->text;
+        sub->handler = handler;
+        sub->user = user;
+        sub->destroy = options.destroy;
+        sub->flags = options.flags;
+        pthread_mutex_lock(&bus->subs.lock);
+        err = subscription_add(bus, sub, out);
+        pthread_mutex_unlock(&bus->subs.lock);
+        if (err) free(sub);
+    }
+    ps__leave(bus);
+    errno = error;
+    return err;
+}
+
+/* ------------------------------------------------------------------ unsubscribe */
+
+/* Takes it out. Idle: no dispatch is in progress, and none starts until we are done. */
+static void subscription_remove(ps_bus *bus, struct ps_sub *sub)
+{
+    struct ps__subs *subs = &bus->subs;
+    uint64_t nobody = 0;
+    int idle = ps__cas_acq(&bus->owner, &nobody, 1);
+    pthread_mutex_lock(&subs->lock);
+    subscription_change(subs, 1);
+    subscription_unlink(subs->table, sub);
+    subscription_count(subs, sub, -1);
+    subscription_change(subs, 0);
+    sub->grave = subs->graves;
+    subs->graves = sub;
+    bus->transport->unsubscribe(bus->state, &sub->filter, sub->flags, subs->count == 0, idle);
+    pthread_mutex_unlock(&subs->lock);
+    if (!idle) return;
+    /* A pull handle's list of matches may still name it; then the next ps_next sweeps. */
+    if (subs->match_next >= subs->match_count) ps__subs_sweep(subs);
+    ps__store_rel(&bus->owner, 0);
+}
+
+int ps_unsubscribe(ps_sub *sub)
+{
+    if (!sub) return ps__fail(PS_EINVAL, "subscription is NULL");
+    ps_bus *bus = sub->bus;
+    int err = ps__enter(bus);
+    if (err) return err;
+    int error = errno, inside = ps__own_dispatch(bus);
+    void (*destroy)(void *) = sub->destroy;
+    void *user = sub->user;
+    ps__store_rlx(&sub->dead, 1);
+    if (!inside) ps__fence_heavy();             /* SYNC(running) other end dispatch_deliver */
+    if (bus->running == sub) {
+        if (inside) {                           /* by its own handler */
+            sub->destroy_after = 1;
+            destroy = NULL;
+        } else {
+            if (ps__wait_begin(bus)) {
+                ps__store_rlx(&sub->dead, 0);   /* its handler runs all the while: no message was passed over */
+                ps__leave(bus);
+                return ps__fail(PS_EBUSY, "two handlers would wait for each other");
+            }
+            for (unsigned step = 0; atomic_load_explicit(&bus->running, memory_order_acquire) == sub;) ps__wait_step(&step);
+            ps__wait_end();
+        }
+    }
+    subscription_remove(bus, sub);
+    ps__leave(bus);                             /* destroy may close the bus */
+    if (destroy) destroy(user);
+    errno = error;
+    return 0;
+}
+
+#undef SUBSCRIPTION_BUCKETS

@@ -1,0 +1,274 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * posix.c - the part of platform.h that POSIX has: clocks, threads, poll, memory, and knowing that fork(2) happened.
+ *
+ * Knowing about fork. Every handle remembers the generation of the process that opened it. The generation is one word in
+ * a page that the kernel zeroes in every child, also in one made by a raw clone(2) that runs no fork handler. 0 is no
+ * valid generation, so a child's inherited handles differ at once. The child's fork handler, or without one the child's
+ * next ps__process_init(), gives the word a new value. Values need to differ along a line of descent only, so a counter
+ * that children inherit is enough. Where the kernel cannot zero the page, the fork handler alone does the work.
+ *
+ * Setting up must itself survive a fork in another thread: pthread_once() starts over in a child that was born in the
+ * middle, and registering the fork handlers twice does no harm.
+ */
+#include "../core/internal.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#if defined __GLIBC__
+#define POSIX_TLS _Thread_local __attribute__((tls_model("initial-exec")))
+#else
+#define POSIX_TLS _Thread_local
+#endif
+
+/* From linux.c. */
+PS_PRIVATE void *ps__wiped_page(void);          /* zeroed memory that is zero again in a child; NULL: not here */
+PS_PRIVATE void ps__fence_init(void);           /* decides ps__light_is_free */
+
+#if PS_TSAN
+ps__a64 ps__tsan_fence;
+#endif
+
+/* ------------------------------------------------------------------ time */
+
+static uint64_t posix_clock(clockid_t id)
+{
+    struct timespec now = { 0, 0 };
+    (void)clock_gettime(id, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+uint64_t ps__now_ns(void)
+{
+    return posix_clock(CLOCK_MONOTONIC);
+}
+
+uint64_t ps__now_coarse_ms(void)
+{
+#ifdef CLOCK_MONOTONIC_COARSE
+    return posix_clock(CLOCK_MONOTONIC_COARSE) / 1000000u;
+#else
+    return posix_clock(CLOCK_MONOTONIC) / 1000000u;
+#endif
+}
+
+uint64_t ps__deadline_ns(int timeout_ms)
+{
+    if (timeout_ms < 0)
+        return 0;
+    uint64_t deadline = ps__now_ns() + (uint64_t)timeout_ms * 1000000u;
+    return deadline != 0 ? deadline : 1;
+}
+
+int ps__left_ms(uint64_t deadline_ns)
+{
+    if (deadline_ns == 0)
+        return -1;
+    uint64_t now = ps__now_ns();
+    if (now >= deadline_ns)
+        return 0;
+    /* Rounded up, so that who waits this long does not wake just before the deadline and spin through the rest. */
+    uint64_t left = (deadline_ns - now - 1) / 1000000u + 1;
+    return left < INT_MAX ? (int)left : INT_MAX;
+}
+
+/* ------------------------------------------------------------------ threads */
+
+unsigned ps__thread_number(void)
+{
+    static _Atomic unsigned last;
+    static POSIX_TLS unsigned number;           /* one more than the answer; 0: not given yet */
+    if (PS_UNLIKELY(number == 0))
+        number = ps__add_rlx(&last, 1) + 1;     /* relaxed: only that no two are equal matters */
+    return number - 1;
+}
+
+int ps__cancel_off(void)
+{
+    int state = PTHREAD_CANCEL_ENABLE;
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    return state;
+}
+
+void ps__cancel_restore(int state)
+{
+    int ignored;
+    (void)pthread_setcancelstate(state, &ignored);
+}
+
+/* ------------------------------------------------------------------ fork */
+
+static ps__a64 posix_word;                      /* the generation where there is no page for it */
+static _Atomic(ps__a64 *) posix_generation = &posix_word;       /* set once, before the first handle exists */
+static ps__a64 posix_last_generation;           /* an ordinary variable: a child goes on where its parent was */
+
+static pthread_once_t posix_once = PTHREAD_ONCE_INIT;
+static _Atomic int posix_atfork_done;
+
+/*
+ * The list of those who want to hear of a fork. Its mutex is held across fork, so that the child finds it whole. A signal
+ * handler may fork while this very thread changes the list: posix_holding tells, the lock is then left alone, and both
+ * changes are written so that the list can be walked after each of their steps.
+ */
+static pthread_mutex_t posix_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct ps__fork_entry *posix_entries;
+static POSIX_TLS volatile int posix_holding;    /* this thread changes the list */
+static POSIX_TLS int posix_forking;             /* fork handlers of this thread's fork that have yet to finish */
+
+uint64_t ps__process_generation(void)
+{
+    /* Relaxed: whoever asks with a handle got it after the pointer was set; the word changes only by fork. */
+    return ps__load_rlx(ps__load_rlx(&posix_generation));
+}
+
+/* Gives the word a valid value if it has none. */
+static void posix_generation_renew(ps__a64 *word)
+{
+    uint64_t none = 0;
+    (void)ps__cas_rlx(word, &none, ps__add_rlx(&posix_last_generation, 1) + 1);
+}
+
+static void posix_fork_prepare(void)
+{
+    if (posix_forking++ == 0 && !posix_holding)
+        (void)pthread_mutex_lock(&posix_mutex);
+}
+
+static void posix_fork_parent(void)
+{
+    if (--posix_forking == 0 && !posix_holding)
+        (void)pthread_mutex_unlock(&posix_mutex);
+}
+
+static void posix_fork_child(void)
+{
+    if (--posix_forking != 0)
+        return;
+    ps__a64 *word = ps__load_rlx(&posix_generation);
+    if (word == &posix_word)
+        ps__store_rlx(word, 0);                 /* what the kernel has done to a page */
+    posix_generation_renew(word);
+    for (struct ps__fork_entry *entry = posix_entries; entry; entry = entry->next)
+        entry->in_child(entry);
+    if (!posix_holding)
+        (void)pthread_mutex_init(&posix_mutex, NULL);
+}
+
+static void posix_init_once(void)
+{
+    ps__a64 *page = ps__wiped_page();
+    ps__a64 *word = page ? page : &posix_word;
+    posix_generation_renew(word);
+    ps__store_rlx(&posix_generation, word);
+    ps__fence_init();
+}
+
+int ps__process_init(void)
+{
+    (void)pthread_once(&posix_once, posix_init_once);
+
+    ps__a64 *word = ps__load_rlx(&posix_generation);
+    if (PS_UNLIKELY(ps__load_rlx(word) == 0)) {
+        /*
+         * A child that ran no fork handler. The mutex may be held by a thread that does not exist here. The entries are
+         * not told: their descriptors may have been closed meanwhile, and the numbers may be somebody else's by now.
+         */
+        (void)pthread_mutex_init(&posix_mutex, NULL);
+        posix_generation_renew(word);
+    }
+    if (PS_UNLIKELY(!ps__load_acq(&posix_atfork_done))) {
+        int error = pthread_atfork(posix_fork_prepare, posix_fork_parent, posix_fork_child);
+        if (error != 0)
+            return ps__fail_sys(error, "pthread_atfork");
+        ps__store_rel(&posix_atfork_done, 1);
+    }
+    return 0;
+}
+
+void ps__fork_add(struct ps__fork_entry *entry)
+{
+    posix_holding = 1;
+    (void)pthread_mutex_lock(&posix_mutex);
+    entry->next = posix_entries;
+    entry->link = &posix_entries;
+    ps__fence_compiler();                       /* an entry that can be found is complete */
+    if (entry->next)
+        entry->next->link = &entry->next;
+    posix_entries = entry;
+    (void)pthread_mutex_unlock(&posix_mutex);
+    posix_holding = 0;
+}
+
+void ps__fork_remove(struct ps__fork_entry *entry)
+{
+    posix_holding = 1;
+    (void)pthread_mutex_lock(&posix_mutex);
+    if (entry->link) {
+        *entry->link = entry->next;
+        if (entry->next)
+            entry->next->link = entry->link;
+        ps__fence_compiler();                   /* a walker that stands on the entry still finds the rest */
+        entry->link = NULL;
+    }
+    (void)pthread_mutex_unlock(&posix_mutex);
+    posix_holding = 0;
+}
+
+/* ------------------------------------------------------------------ descriptors */
+
+int ps__poll(struct pollfd *fds, unsigned n, uint64_t deadline_ns)
+{
+    int saved = errno;
+    int result;
+    for (;;) {
+        int left = ps__left_ms(deadline_ns);
+        result = poll(fds, n, left);
+        if (result > 0)
+            break;
+        if (result < 0 && errno != EINTR) {
+            result = -errno;
+            break;
+        }
+        if (left == 0) {                        /* the last look was taken after the deadline */
+            result = 0;
+            break;
+        }
+    }
+    errno = saved;
+    return result;
+}
+
+void ps__close_fd(int fd)
+{
+    if (fd < 0)
+        return;
+    int saved = errno;
+    (void)close(fd);                            /* after EINTR the number is free, and may be another thread's already */
+    errno = saved;
+}
+
+/* ------------------------------------------------------------------ memory */
+
+void *ps__pages(size_t size)
+{
+    int saved = errno;
+    void *pages = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    errno = saved;
+    return pages == MAP_FAILED ? NULL : pages;
+}
+
+void ps__pages_free(void *pages, size_t size)
+{
+    if (!pages)
+        return;
+    int saved = errno;
+    (void)munmap(pages, size);
+    errno = saved;
+}
+
+#undef POSIX_TLS

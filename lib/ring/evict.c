@@ -1,0 +1,67 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * evict.c - when a reader that holds a full ring may be passed over. PROTOCOL 3.
+ *
+ * A dead reader at once: the kernel says so by the lock of its slot. A living one only when it has not moved for evict=MS,
+ * measured in several looks of which each counts for a third at most: a publisher that slept itself evicts nobody. Nothing
+ * foreign is written: the lane raises its own evicted[r] to the number of the reader's join, so a late evictor cannot hit the
+ * same reader's next join (m7.3).
+ */
+#include "ring.h"
+
+#define EVICT_ASK_NS 1000000u           /* the kernel is asked about a reader once per ms at most */
+
+static void evict_raise(struct ps__port *port, unsigned r, uint64_t join)
+{
+    struct ps__lane *lane = port->own.lane;
+    if (ps__load_rlx(&lane->evicted[r]) < join) ps__add_rlx(&port->evictions, 1);
+    ps__raise(&lane->evicted[r], join);         /* the look at borrow stands behind room's next fence (m11.3) */
+    ps__fence_sc();                             /* SYNC(space) other end ps__space_wait (m6.6) */
+    ps__wake_waiters(port, port->lane);
+}
+
+/* Marks the dead: its borrow counts no more, and neither does its interest, until somebody joins in its slot. */
+static void evict_dead(struct ps__port *port, unsigned r)
+{
+    struct ps__reader *reader = port->reader[r];
+    uint64_t last = ps__load_rlx(&reader->join_last), join = ps__load_acq(&reader->join);
+    ps__store_rlx(&port->dead[r], last + 1);
+    ps__or_rlx(&port->dead_set[r / 64], ps__set_bit(r));
+    evict_raise(port, r, join > last ? join : last);
+}
+
+int ps__evict_look(struct ps__port *port, unsigned r)
+{
+    /* One thread at a time measures; another one's failing publish is measured by it too. */
+    if (r == port->slot || pthread_mutex_trylock(&port->patience)) return 0;
+    struct ps__clock *clock = &port->clock[r];
+    struct ps__reader *reader = port->reader[r];
+    uint64_t now = ps__now_ns(), join = ps__load_acq(&reader->join), cursor = ps__load_acq(&reader->cursor[port->lane]);
+    int freed = 0;
+    if (now - clock->asked_ns >= EVICT_ASK_NS) {
+        clock->asked_ns = now;
+        if (!port->env->alive(port, r)) {
+            evict_dead(port, r);
+            freed = 1;
+            goto out;
+        }
+    }
+    if (clock->last_ns == 0 || clock->join != join || clock->cursor != cursor) {
+        *clock = (struct ps__clock){ join, cursor, now, 0, clock->asked_ns };
+    } else if (port->evict_ms >= 0) {
+        uint64_t patience = (uint64_t)port->evict_ms * 1000000u, waited = now - clock->last_ns;
+        clock->credit_ns += waited < patience / 3 + 1 ? waited : patience / 3 + 1;
+        clock->last_ns = now;
+    }
+    if (port->evict_ms >= 0 && clock->credit_ns >= (uint64_t)port->evict_ms * 1000000u && join != 0 &&
+        ps__load_acq(&reader->borrow) != port->lane + 1u && ps__load_rlx(&port->own.lane->evicted[r]) < join) {
+        evict_raise(port, r, join);
+        clock->last_ns = 0;
+        freed = 1;
+    }
+out:
+    pthread_mutex_unlock(&port->patience);
+    return freed;
+}
+
+#undef EVICT_ASK_NS

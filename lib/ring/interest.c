@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * interest.c - which handles want a topic. PROTOCOL 4.
+ *
+ * Each handle shows its filters in a Bloom filter of its own: an exact name by its hash, a wildcard filter by the hash of its
+ * literal prefix, with one bit per prefix depth in use. Six bits a name in 4 KiB, and in 128 KiB from some 3000 names on: below
+ * 1 % wrong answers up to 100 000 names. Wrong answers are "yes" only; the reader drops what it did not want. Counters by bit,
+ * private to the handle, let names go again.
+ *
+ * A publisher remembers the set per topic, in entries {set, tag} that several threads read and write without a lock: the tag
+ * mixes topic, epoch and set, so a torn entry is a miss (m4.7). The epoch is the sum of the topic's word and the common one;
+ * both only rise, so the sum never repeats.
+ *
+ * SYNC(interest) subscriber: bits, then the epoch, release (m4.2, m4.4, m4.5). Publisher: the epoch, acquire, then the bits
+ * (m4.1, m4.3). A publish that happens after ps_subscribe() returned sees the new epoch and thereby the bits.
+ */
+#include "ring.h"
+
+#define INTEREST_BITS    6u             /* per name */
+#define INTEREST_UPGRADE 3000u          /* names from which the small filter would say "yes" too often */
+#define MEMO_ENTRIES     131072u        /* virtual; a page is real once a topic falls into it */
+
+static uint32_t interest_bit(uint64_t hash, unsigned i, uint32_t bits)
+{
+    return ((uint32_t)hash + i * ((uint32_t)(hash >> 32) | 1u)) & (bits - 1);
+}
+
+static void interest_put(uint16_t *count, ps__a64 *bits, uint32_t size, uint64_t hash)
+{
+    for (unsigned i = 0; i < INTEREST_BITS; i++) {
+        uint32_t b = interest_bit(hash, i, size);
+        if (count[b] != UINT16_MAX) count[b]++;         /* a counter that is full stays: a wrong "yes" at worst */
+        ps__store_rlx(&bits[b / 64], ps__load_rlx(&bits[b / 64]) | (uint64_t)1 << (b % 64));
+    }
+}
+
+static void interest_take(uint16_t *count, ps__a64 *bits, uint32_t size, uint64_t hash)
+{
+    for (unsigned i = 0; i < INTEREST_BITS; i++) {
+        uint32_t b = interest_bit(hash, i, size);
+        if (count[b] == UINT16_MAX || --count[b]) continue;
+        ps__store_rlx(&bits[b / 64], ps__load_rlx(&bits[b / 64]) & ~((uint64_t)1 << (b % 64)));
+    }
+}
+
+static int interest_has(const ps__a64 *bits, uint32_t size, uint64_t hash)
+{
+    for (unsigned i = 0; i < INTEREST_BITS; i++) {
+        uint32_t b = interest_bit(hash, i, size);
+        if (!(ps__load_rlx(&bits[b / 64]) >> (b % 64) & 1)) return 0;
+    }
+    return 1;
+}
+
+/* The word by which publishers notice that the answer may have changed. */
+static ps__a64 *interest_word(struct ps__words *words, int common, uint64_t hash)
+{
+    return &words->epoch[common ? PS__EPOCHS : hash >> 56];
+}
+
+static void interest_visit(void *arg, const ps_filter *filter, uint32_t flags)
+{
+    struct ps__port *port = arg;
+    (void)flags;
+    interest_put(port->big_count, port->big, PS__BIG_BITS, filter->hash);
+}
+
+/* Goes over to the large filter. Without room for it the small one stays, right but saying "yes" more often. */
+static void interest_upgrade(struct ps__port *port)
+{
+    uint16_t *count = ps__pages(PS__BIG_BITS * sizeof *count);
+    ps__a64 *big = count ? port->env->big_reserve(port) : NULL;
+    if (!big) {
+        if (count) ps__pages_free(count, PS__BIG_BITS * sizeof *count);
+        return;
+    }
+    port->big_count = count;
+    port->big = big;
+    port->host->each(port->host, interest_visit, port);
+    ps__store_rel(&port->about[port->slot]->big, 1);    /* SYNC(reserve) other end ps__interest_of */
+    ps__add_rel(interest_word(port->words, 1, 0), 1);
+}
+
+int ps__interest_add(struct ps__port *port, const ps_filter *filter)
+{
+    if (!port->count) {
+        port->count = ps__pages(PS__SMALL_BITS * sizeof *port->count);
+        if (!port->count) return ps__fail(PS_ENOMEM, "no memory for a handle's interest");
+    }
+    if (port->filters == INTEREST_UPGRADE && !port->big) interest_upgrade(port);
+    struct ps__about *about = port->about[port->slot];
+    if (port->big) interest_put(port->big_count, port->big, PS__BIG_BITS, filter->hash);
+    interest_put(port->count, port->bits[port->slot], PS__SMALL_BITS, filter->hash);
+    if (filter->wild && port->wild_count[filter->depth]++ == 0)
+        ps__store_rlx(&about->wild, ps__load_rlx(&about->wild) | (uint64_t)1 << filter->depth);
+    ps__store_rlx(&about->filters, ++port->filters);
+    ps__add_rel(interest_word(port->words, filter->wild, filter->hash), 1);     /* SYNC(interest) release */
+    return 0;
+}
+
+void ps__interest_remove(struct ps__port *port, const ps_filter *filter)
+{
+    struct ps__about *about = port->about[port->slot];
+    if (port->big) interest_take(port->big_count, port->big, PS__BIG_BITS, filter->hash);
+    interest_take(port->count, port->bits[port->slot], PS__SMALL_BITS, filter->hash);
+    if (filter->wild && --port->wild_count[filter->depth] == 0)
+        ps__store_rlx(&about->wild, ps__load_rlx(&about->wild) & ~((uint64_t)1 << filter->depth));
+    ps__store_rlx(&about->filters, --port->filters);
+    ps__add_rel(interest_word(port->words, filter->wild, filter->hash), 1);     /* SYNC(interest) release */
+}
+
+/* What a member that is gone has shown. By the slot's next owner, or by the one who leaves. */
+void ps__interest_clear(struct ps__words *words, struct ps__about *about, ps__a64 *bits)
+{
+    ps__store_rlx(&about->wild, 0);
+    ps__store_rlx(&about->big, 0);
+    ps__store_rlx(&about->filters, 0);
+    for (unsigned i = 0; i < PS__SMALL_BITS / 64; i++) ps__store_rlx(&bits[i], 0);
+    ps__add_rel(interest_word(words, 1, 0), 1);
+}
+
+/* The private half, at close. */
+void ps__interest_forget(struct ps__port *port)
+{
+    if (port->count) ps__pages_free(port->count, PS__SMALL_BITS * sizeof *port->count);
+    if (port->big_count) ps__pages_free(port->big_count, PS__BIG_BITS * sizeof *port->big_count);
+    port->count = port->big_count = NULL;
+    port->big = NULL;
+    port->filters = 0;
+    memset(port->wild_count, 0, sizeof port->wild_count);
+}
+
+int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic)
+{
+    struct ps__about *about = port->about[slot];
+    uint64_t wild = ps__load_rlx(&about->wild);
+    const ps__a64 *bits = port->bits[slot];
+    uint32_t size = PS__SMALL_BITS;
+    if (ps__load_acq(&about->big)) {    /* SYNC(reserve) acquire: its pages are there */
+        const ps__a64 *big = port->env->big_of(port, slot);
+        if (!big) return 1;             /* cannot be read: a wrong "yes" is allowed */
+        bits = big;
+        size = PS__BIG_BITS;
+    }
+    if (interest_has(bits, size, topic->hash)) return 1;
+    if (wild & 1 && topic->text[0] != '$') return 1;
+    for (int d = 1; d <= PS__PREFIX_LEVELS; d++) {
+        if (!(wild >> d & 1)) continue;
+        uint64_t prefix = port->host->prefix(port->host, topic, d);
+        if (!prefix) break;             /* the topic has fewer levels */
+        if (interest_has(bits, size, prefix)) return 1;
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------ the publisher's memory */
+
+int ps__memo_open(struct ps__port *port)
+{
+    ps__random(&port->memo_seed, sizeof port->memo_seed);
+    port->memo = ps__pages(MEMO_ENTRIES * sizeof *port->memo * (port->set_words + 1));
+    return port->memo ? 0 : ps__fail(PS_ENOMEM, "no address space for a publisher's memory of topics");
+}
+
+void ps__memo_close(struct ps__port *port)
+{
+    if (port->memo) ps__pages_free(port->memo, MEMO_ENTRIES * sizeof *port->memo * (port->set_words + 1));
+    port->memo = NULL;
+}
+
+uint64_t ps__interest_epoch(struct ps__port *port, const ps_topic *topic)
+{
+    return ps__load_acq(interest_word(port->words, 0, topic->hash)) + ps__load_acq(interest_word(port->words, 1, 0));
+}
+
+/* A bijection of 64 bits: small numbers and sets with few bits must not cancel each other out. */
+static uint64_t interest_mix(uint64_t x)
+{
+    x ^= x >> 32;
+    x *= 0xd6e8feb86659fd93u;
+    return x ^ x >> 29;
+}
+
+static void interest_scan(struct ps__port *port, const ps_topic *topic, uint64_t *set)
+{
+    unsigned high = (unsigned)ps__load_acq(&port->words->slots_high);
+    if (high > port->members) high = port->members;
+    for (unsigned w = 0; w < port->set_words; w++) set[w] = 0;
+    for (unsigned r = 0; r < high; r++) {
+        if (r == port->slot && !port->echo) continue;
+        if (ps__load_rlx(&port->about[r]->filters) && ps__interest_of(port, r, topic)) set[r / 64] |= ps__set_bit(r);
+        uint64_t dead = ps__load_rlx(&port->dead[r]);
+        if (dead && ps__load_rlx(&port->reader[r]->join_last) + 1 != dead) {    /* somebody new lives there */
+            ps__store_rlx(&port->dead[r], 0);
+            ps__and_rlx(&port->dead_set[r / 64], ~ps__set_bit(r));
+        }
+    }
+}
+
+int ps__interest_set(struct ps__port *port, const ps_topic *topic, uint64_t epoch, uint64_t *set)
+{
+    ps__a64 *entry = port->memo + (topic->hash & (MEMO_ENTRIES - 1)) * (port->set_words + 1);
+    uint64_t key = interest_mix(topic->hash ^ port->memo_seed) + epoch, tag = interest_mix(key), any = 0;
+    for (unsigned w = 0; w < port->set_words; w++) {
+        set[w] = ps__load_rlx(&entry[w]);
+        tag = interest_mix(tag ^ set[w]);
+    }
+    if (PS_UNLIKELY(ps__load_rlx(&entry[port->set_words]) != tag)) {
+        interest_scan(port, topic, set);
+        tag = interest_mix(key);
+        for (unsigned w = 0; w < port->set_words; w++) {
+            ps__store_rlx(&entry[w], set[w]);
+            tag = interest_mix(tag ^ set[w]);
+        }
+        ps__store_rlx(&entry[port->set_words], tag);
+    }
+    for (unsigned w = 0; w < port->set_words; w++) {
+        set[w] &= ~ps__load_rlx(&port->dead_set[w]);
+        any |= set[w];
+    }
+    return any != 0;
+}
+
+int ps__interest_count(struct ps__port *port, const uint64_t *set)
+{
+    int count = 0;
+    for (unsigned w = 0; w < port->set_words; w++) count += __builtin_popcountll(set[w]);
+    return count;
+}
+
+#undef INTEREST_BITS
+#undef INTEREST_UPGRADE
+#undef MEMO_ENTRIES

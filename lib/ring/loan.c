@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * loan.c - zero-copy publish: chunks of the lane's loan area, handed out, pointed to by a cell, and taken back. PROTOCOL 8.
+ *
+ * A loan holds no claim: a claim held by user code would stop the lane. The cell is claimed at commit, under this file's
+ * mutex, so that chunks are in flight in the order of their numbers. A chunk is free again once `limit` has passed its cell;
+ * before it is handed out, loan_floor is raised beyond that cell, and a reader that copies from it re-checks loan_floor
+ * behind its copy. All of the list is private memory; an offset read from a cell is only ever checked, never used to write.
+ */
+#include "ring.h"
+#include <stdlib.h>
+
+struct loan_extent { uint64_t offset, bytes; };
+struct loan_flight { uint64_t offset, bytes; uint32_t seq; };
+
+struct ps__loans {
+    pthread_mutex_t lock;               /* everything here, and the leases of the handles; never held while waiting */
+    struct loan_extent *free;           /* by offset, never adjacent */
+    uint32_t free_count, free_room;
+    struct loan_flight *flight;         /* committed chunks, oldest first; a ring of cells entries */
+    uint32_t first, count, room;        /* room: a power of two */
+};
+
+struct ps__loans *ps__loans_new(void)
+{
+    struct ps__loans *loans = calloc(1, sizeof *loans);
+    if (loans && pthread_mutex_init(&loans->lock, NULL)) {
+        free(loans);
+        loans = NULL;
+    }
+    return loans;
+}
+
+void ps__loans_free(struct ps__loans *loans)
+{
+    if (!loans) return;
+    pthread_mutex_destroy(&loans->lock);
+    free(loans->free);
+    free(loans->flight);
+    free(loans);
+}
+
+/* ------------------------------------------------------------------ extents */
+
+/* Cannot fail: there is an entry for every chunk that can exist. */
+static void loan_give(struct ps__loans *loans, uint64_t offset, uint64_t bytes)
+{
+    uint32_t at = 0;
+    while (at < loans->free_count && loans->free[at].offset < offset) at++;
+    int joins_left = at > 0 && loans->free[at - 1].offset + loans->free[at - 1].bytes == offset;
+    int joins_right = at < loans->free_count && offset + bytes == loans->free[at].offset;
+    if (joins_left && joins_right) {
+        loans->free[at - 1].bytes += bytes + loans->free[at].bytes;
+        memmove(&loans->free[at], &loans->free[at + 1], (--loans->free_count - at) * sizeof *loans->free);
+    } else if (joins_left) {
+        loans->free[at - 1].bytes += bytes;
+    } else if (joins_right) {
+        loans->free[at].offset = offset;
+        loans->free[at].bytes += bytes;
+    } else {
+        memmove(&loans->free[at + 1], &loans->free[at], (loans->free_count++ - at) * sizeof *loans->free);
+        loans->free[at] = (struct loan_extent){ offset, bytes };
+    }
+}
+
+static int loan_take(struct ps__loans *loans, uint64_t bytes, uint64_t *offset)
+{
+    for (uint32_t i = 0; i < loans->free_count; i++) {
+        struct loan_extent *extent = &loans->free[i];
+        if (extent->bytes < bytes) continue;
+        *offset = extent->offset;
+        extent->offset += bytes;
+        extent->bytes -= bytes;
+        if (!extent->bytes) memmove(extent, extent + 1, (--loans->free_count - i) * sizeof *extent);
+        return 1;
+    }
+    return 0;
+}
+
+/* Chunks whose cells limit has passed are free. */
+static void loan_reclaim(struct ps__port *port)
+{
+    struct ps__loans *loans = port->loans;
+    struct ps__lane *lane = port->own.lane;
+    uint32_t limit = ps__seq(ps__load_acq(&lane->limit)), floor = 0;    /* SYNC(limit) */
+    int any = 0;
+    while (loans->count && ps__diff(loans->flight[loans->first].seq, limit) < 0) {
+        struct loan_flight *oldest = &loans->flight[loans->first];
+        loan_give(loans, oldest->offset, oldest->bytes);
+        floor = oldest->seq + 1;
+        any = 1;
+        loans->first = (loans->first + 1) & (loans->room - 1);
+        loans->count--;
+    }
+    if (!any) return;
+    if (ps__diff(floor, (uint32_t)ps__load_rlx(&lane->loan_floor)) > 0) ps__store_rlx(&lane->loan_floor, floor);
+    /* SYNC(loan) release fence, other end reader_intact: who has seen a byte of the next owner's data sees the floor. */
+    ps__fence_rel();
+}
+
+static void loan_fly(struct ps__loans *loans, uint64_t offset, uint64_t bytes, uint32_t seq)
+{
+    loans->flight[(loans->first + loans->count++) & (loans->room - 1)] = (struct loan_flight){ offset, bytes, seq };
+}
+
+/* The list of a fresh area, or of one that a former owner used: what cells between limit and tail point to is in flight. */
+static int loan_rebuild(struct ps__port *port)
+{
+    struct ps__loans *loans = port->loans;
+    const struct ps__view *view = &port->own;
+    loans->room = view->cells;
+    loans->free_room = view->cells + PS_LOANS_MAX * PS_MEMBERS_MAX + 2;
+    loans->flight = malloc(loans->room * sizeof *loans->flight);
+    loans->free = malloc(loans->free_room * sizeof *loans->free);
+    if (!loans->flight || !loans->free) {
+        free(loans->flight);
+        free(loans->free);
+        loans->flight = NULL;
+        loans->free = NULL;
+        return ps__fail(PS_ENOMEM, "no memory for the list of loans");
+    }
+    loans->first = loans->count = 0;
+    loans->free_count = 1;
+    loans->free[0] = (struct loan_extent){ 0, view->loan_bytes };
+    uint32_t seq = ps__seq(ps__load_acq(&view->lane->limit)), end = ps__seq(ps__load_rlx(&view->lane->tail));
+    for (uint32_t i = 0; i < view->cells && seq != end; i++, seq++) {
+        struct ps__cell *cell = &view->cell[seq & (view->cells - 1)];
+        if ((uint32_t)ps__load_acq(&cell->stamp) != seq + 1 || (ps__load_rlx(&cell->meta) & 0xff) != PS__KIND_LOAN) continue;
+        uint64_t offset, bytes = (ps__load_rlx(&cell->size) + (uint64_t)PS__UNIT) & ~(uint64_t)(PS__UNIT - 1);
+        ps__copy_out(&offset, cell->data, 8);
+        uint32_t at = 0;                /* the free extent it lies in: none, or sticking out, is garbage */
+        while (at < loans->free_count && loans->free[at].offset + loans->free[at].bytes <= offset) at++;
+        if (at == loans->free_count || loans->free[at].offset > offset || offset % PS__UNIT ||
+            bytes > loans->free[at].offset + loans->free[at].bytes - offset) {
+            ps__bump(&port->corrupt, 1);
+            ps__store_rel(&cell->meta, PS__KIND_HOLE);
+            ps__store_rlx(&cell->size, 0);
+            continue;
+        }
+        struct loan_extent hit = loans->free[at];
+        memmove(&loans->free[at], &loans->free[at + 1], (--loans->free_count - at) * sizeof hit);
+        if (offset > hit.offset) loan_give(loans, hit.offset, offset - hit.offset);
+        if (hit.offset + hit.bytes > offset + bytes) loan_give(loans, offset + bytes, hit.offset + hit.bytes - offset - bytes);
+        loan_fly(loans, offset, bytes, seq);
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------ the transport operations */
+
+static int loan_ready(struct ps__port *port)
+{
+    if (ps__load_acq(&port->loans_ready)) return 0;     /* SYNC(setup) */
+    int cancel = ps__cancel_off(), err = 0;
+    pthread_mutex_lock(&port->setup);
+    if (!ps__load_rlx(&port->loans_ready)) {
+        if (!port->lease) port->lease = calloc(PS_LOANS_MAX, sizeof *port->lease);
+        err = port->lease ? port->env->loan_reserve(port) : ps__fail(PS_ENOMEM, "no memory for loans");
+        if (!err) {
+            pthread_mutex_lock(&port->loans->lock);
+            if (!port->loans->free) err = loan_rebuild(port);
+            pthread_mutex_unlock(&port->loans->lock);
+        }
+        if (!err) ps__store_rel(&port->loans_ready, 1);
+    }
+    pthread_mutex_unlock(&port->setup);
+    ps__cancel_restore(cancel);
+    return err;
+}
+
+/* One attempt: 0, PS_EFULL, or PS_EAGAIN; *waits: for the chunk of cell *oldest at least. */
+static int loan_try(struct ps__port *port, const ps_topic *topic, size_t size, void **data, int *waits, uint32_t *oldest)
+{
+    struct ps__loans *loans = port->loans;
+    struct ps__lease *lease = NULL;
+    /* One byte more than asked for, so that a chunk is never empty and the size in the cell tells its extent. */
+    uint64_t offset, bytes = ((uint64_t)size + PS__UNIT) & ~(uint64_t)(PS__UNIT - 1);
+    if (bytes > port->own.loan_bytes) bytes = port->own.loan_bytes;
+    int cancel = ps__cancel_off(), err = 0;
+    *waits = 0;
+    pthread_mutex_lock(&loans->lock);
+    for (unsigned i = 0; i < PS_LOANS_MAX && !lease; i++)
+        if (!port->lease[i].data) lease = &port->lease[i];
+    if (!lease) {
+        err = ps__fail(PS_EFULL, "%d loans are out", PS_LOANS_MAX);
+    } else {
+        loan_reclaim(port);
+        if (!loan_take(loans, bytes, &offset)) {
+            err = PS_EAGAIN;
+            *waits = loans->count != 0;
+            if (*waits) *oldest = loans->flight[loans->first].seq;
+        }
+    }
+    if (!err) {
+        lease->offset = offset;
+        lease->bytes = bytes;
+        lease->size = size;
+        lease->busy = lease->sent = 0;
+        lease->hash = topic->hash;
+        lease->topic_len = topic->len;
+        memcpy(lease->topic, topic->text, topic->len + 1);
+        lease->data = port->own.loan + offset;
+        *data = lease->data;
+    }
+    pthread_mutex_unlock(&loans->lock);
+    ps__cancel_restore(cancel);
+    return err;
+}
+
+/* When nothing fits it behaves like a full ring: whoever stands before the oldest chunk is in the way. */
+static int loan_once(struct ps__port *port, const ps_topic *topic, size_t size, void **data)
+{
+    int waits, err;
+    uint32_t oldest = 0;
+    do {
+        err = loan_try(port, topic, size, data, &waits, &oldest);
+    } while (err == PS_EAGAIN && waits && ps__ring_pass(port, oldest));
+    return err;
+}
+
+int ps__port_loan(void *state, const ps_topic *topic, size_t size, void **data, int wait)
+{
+    struct ps__port *port = state;
+    if (port->observe) return ps__fail(PS_ENOTSUP, "a handle with observe=1 sends nothing");
+    struct ps__geometry g;
+    ps__port_geometry(port, &g);
+    uint64_t most = ps__loans_size(&g) < UINT32_MAX - 65535u ? ps__loans_size(&g) : UINT32_MAX - 65535u;
+    if (size > most) return ps__fail(PS_EMSGSIZE, "%zu bytes; this bus lends %llu (loans=)", size, (unsigned long long)most);
+    int err = ps__port_ready(port);
+    if (!err) err = loan_ready(port);
+    if (err) return err;
+    err = loan_once(port, topic, size, data);
+    if (err != PS_EAGAIN) return err;
+    if (wait && port->block_ms) {
+        uint64_t deadline = ps__deadline_ns(port->block_ms);
+        while (ps__space_wait(port, 0, deadline)) {
+            if (port->host->closing(port->host)) return ps__fail(PS_ECLOSED, "closed while waiting for room");
+            err = loan_once(port, topic, size, data);
+            if (err != PS_EAGAIN) return err;
+        }
+    }
+    ps__add_rlx(&port->refused, 1);
+    ps__space_refused(port, 0);
+    return ps__fail(PS_EAGAIN, "the loan area is full: readers hold it, or loans that are out");
+}
+
+/* Finds a loan and, for a commit, keeps others off it. */
+static struct ps__lease *loan_find(struct ps__port *port, const void *data, int busy)
+{
+    struct ps__lease *found = NULL;
+    if (!data || !ps__load_acq(&port->loans_ready)) return NULL;
+    pthread_mutex_lock(&port->loans->lock);
+    for (unsigned i = 0; i < PS_LOANS_MAX && !found; i++)
+        if (port->lease[i].data == data && !port->lease[i].busy) found = &port->lease[i];
+    if (found) found->busy = busy;
+    pthread_mutex_unlock(&port->loans->lock);
+    return found;
+}
+
+static void loan_end(struct ps__port *port, struct ps__lease *lease)
+{
+    pthread_mutex_lock(&port->loans->lock);
+    if (!lease->sent) loan_give(port->loans, lease->offset, lease->bytes);
+    lease->data = NULL;
+    pthread_mutex_unlock(&port->loans->lock);
+}
+
+/* Claims the cell of a loan; numbers and chunks go into flight in the same order. */
+int ps__loans_put(struct ps__port *port, const struct ps__message *m, uint64_t *stamp)
+{
+    struct ps__loans *loans = port->loans;
+    pthread_mutex_lock(&loans->lock);
+    int err = ps__ring_put(port, m, stamp);
+    if (!err) {
+        if (loans->count == loans->room) loan_reclaim(port);    /* at most cells of them lie between limit and tail */
+        loan_fly(loans, m->lease->offset, m->lease->bytes, (uint32_t)(*stamp - 1));
+        m->lease->sent = 1;
+    }
+    pthread_mutex_unlock(&loans->lock);
+    return err;
+}
+
+int ps__port_commit(void *state, void *data, size_t used, int wait)
+{
+    struct ps__port *port = state;
+    int cancel = ps__cancel_off();
+    struct ps__lease *lease = loan_find(port, data, 1);
+    int result;
+    if (!lease) {
+        result = ps__fail(PS_EINVAL, "no loan of this handle");
+    } else if (used > lease->size) {
+        result = ps__fail(PS_EINVAL, "%zu bytes of a loan of %zu", used, lease->size);
+    } else {
+        ps_topic topic = { lease->topic, lease->topic_len, lease->hash };
+        struct ps__message m = { &topic, data, used, lease };
+        result = ps__port_send(port, &m, wait);
+    }
+    if (result >= 0) {
+        loan_end(port, lease);
+    } else if (lease) {
+        pthread_mutex_lock(&port->loans->lock);
+        lease->busy = 0;
+        pthread_mutex_unlock(&port->loans->lock);
+    }
+    ps__cancel_restore(cancel);
+    return result;
+}
+
+int ps__port_cancel(void *state, void *data)
+{
+    struct ps__port *port = state;
+    if (!data) return 0;
+    int cancel = ps__cancel_off();
+    struct ps__lease *lease = loan_find(port, data, 1);
+    if (lease) {
+        loan_end(port, lease);
+        /* Another handle, or thread, may wait for just this chunk. */
+        ps__fence_sc();
+        ps__wake_waiters(port, port->lane);
+    }
+    ps__cancel_restore(cancel);
+    return lease ? 0 : ps__fail(PS_EINVAL, "no loan of this handle");
+}
+
+/* At close: what is still out goes back to the area, which other handles of an inproc bus go on using. */
+void ps__loans_return(struct ps__port *port)
+{
+    if (!port->lease) return;
+    for (unsigned i = 0; i < PS_LOANS_MAX; i++)
+        if (port->lease[i].data) loan_end(port, &port->lease[i]);
+    free(port->lease);
+    port->lease = NULL;
+}

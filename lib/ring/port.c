@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * port.c - a handle's private side as a whole: set up and torn down, its counters, and who else is on the bus.
+ *
+ * inproc.c and shm.c allocate the shared memory, point the port into it, and use the functions of this folder as their
+ * transport operations.
+ */
+#include "ring.h"
+#include <stdlib.h>
+#include <unistd.h>
+
+/* The caller has set words, reader[], about[], bits[], view[].lane, members, slot, lane, shared_lane, publisher. */
+int ps__port_open(struct ps__port *port, ps_host *host, const ps_url *url, const struct ps__env *env)
+{
+    port->host = host;
+    port->env = env;
+    port->set_words = (port->members + 63) / 64;
+    port->lanes = port->shared_lane ? 1 : port->members;
+    port->observe = url->observe;
+    port->lossy = url->lossy || url->observe;
+    port->echo = url->echo;
+    port->block_ms = url->block_ms;
+    port->evict_ms = url->evict_ms;
+    port->spin_us = url->spin_us;
+    port->seed = host->seed;
+    int err = ps__memo_open(port);
+    if (err) return err;
+    if ((err = ps__wake_open(port))) {
+        ps__memo_close(port);
+        return err;
+    }
+    pthread_mutex_init(&port->setup, NULL);
+    pthread_mutex_init(&port->patience, NULL);
+    return 0;
+}
+
+void ps__port_close(struct ps__port *port)
+{
+    ps__wake_close(port);
+    pthread_mutex_destroy(&port->setup);
+    pthread_mutex_destroy(&port->patience);
+    ps__interest_forget(port);
+    ps__memo_close(port);
+    free(port->buffer);
+    free(port->lease);
+    port->buffer = NULL;
+    port->lease = NULL;
+}
+
+/* What a slot's new owner says of itself; what the last one left is overwritten. */
+void ps__port_introduce(struct ps__port *port, const char *name)
+{
+    struct ps__about *about = port->about[port->slot];
+    struct ps__reader *reader = port->reader[port->slot];
+    ps__interest_clear(port->words, about, port->bits[port->slot]);
+    ps__store_rlx(&reader->join, 0);
+    ps__store_rlx(&reader->borrow, 0);
+    /* A number of its own even for who never joins: publishers that marked the dead owner see that somebody new is here. */
+    ps__store_rlx(&reader->join_last, ps__load_rlx(&reader->join_last) + 1);
+    ps__store_rlx(&about->publisher, ps__publisher_id(port->lane, port->publisher));
+    ps__store_rlx(&about->pid, (uint64_t)getpid());
+    ps__store_rlx(&about->flags, port->lossy ? PS__ABOUT_LOSSY : 0);
+    ps__store_rlx(&about->lost, 0);
+    ps__store_rlx(&about->unwanted, 0);
+    ps__store_rlx(&about->published, 0);
+    ps__store_rlx(&about->idle_at_ms, ps__now_coarse_ms());
+    char text[sizeof about->name] = { 0 };
+    for (size_t i = 0; i < PS_NAME_MAX && name[i]; i++) text[i] = name[i];
+    for (size_t i = 0; i < sizeof text / 8; i++) {
+        uint64_t word;
+        memcpy(&word, text + i * 8, 8);
+        ps__store_rlx(&about->name[i], word);
+    }
+    /* Scans of slots are bounded by this word; raised before anything of the slot counts. */
+    ps__raise(&port->words->slots_high, port->slot + 1);
+    ps__store_rel(&about->used, 1);
+}
+
+void ps__port_geometry(struct ps__port *port, struct ps__geometry *g)
+{
+    if (ps__geometry_unpack(ps__load_rlx(&port->words->geometry), g)) memset(g, 0, sizeof *g);
+}
+
+/* Messages of a lane that a cursor has not come to; what is overwritten counts as well. */
+static uint64_t port_behind(struct ps__lane *lane, uint64_t cursor)
+{
+    uint64_t tail = ps__lane_tail(lane);
+    return (int64_t)(tail - cursor) > 0 ? tail - cursor : 0;
+}
+
+void ps__port_stats(void *state, ps_bus_stats *stats)
+{
+    struct ps__port *port = state;
+    struct ps__geometry g;
+    stats->publisher = port->observe ? 0 : ps__publisher_id(port->lane, port->publisher);
+    stats->published = ps__load_rlx(&port->published);
+    stats->unwanted = ps__load_rlx(&port->unwanted);
+    stats->lost = ps__load_rlx(&port->lost);
+    stats->refused = ps__load_rlx(&port->refused);
+    stats->evicted = ps__load_rlx(&port->evicted);
+    stats->evictions = ps__load_rlx(&port->evictions);
+    stats->wakes = ps__load_rlx(&port->wakes);
+    stats->sleeps = ps__load_rlx(&port->sleeps);
+    stats->corrupt = ps__load_rlx(&port->corrupt);
+    stats->members = port->members;
+    stats->memory = port->env->memory(port);
+    ps__port_geometry(port, &g);
+    stats->depth = (uint64_t)1 << g.depth_log;
+    stats->bytes = ps__payload_size(&g);
+    stats->loans = ps__loans_size(&g);
+    stats->message_max = ps__message_max(&g);
+    stats->loan_max = ps__loans_size(&g) < UINT32_MAX - 65535u ? ps__loans_size(&g) : UINT32_MAX - 65535u;
+    /* Overwritten, but not come to yet: told at once, because no later message may ever tell it. */
+    if (port->slot < PS_MEMBERS_MAX && ps__load_acq(&port->joined) && g.fixed) {
+        for (unsigned l = 0; l < port->lanes; l++) {
+            if (l == port->lane && !port->echo && !port->shared_lane) continue;
+            uint64_t cursor = ps__load_acq(&port->reader[port->slot]->cursor[l]);
+            uint64_t behind = port_behind(port->view[l].lane, cursor);
+            if (behind > stats->depth) stats->lost += behind - stats->depth;
+        }
+    }
+}
+
+static void port_describe(struct ps__port *port, unsigned slot, int alive, const ps_topic *topic, ps_member *member)
+{
+    struct ps__about *about = port->about[slot];
+    struct ps__reader *reader = port->reader[slot];
+    uint64_t flags = ps__load_rlx(&about->flags), idle_at = ps__load_rlx(&about->idle_at_ms), now = ps__now_coarse_ms();
+    memset(member, 0, sizeof *member);
+    member->size = sizeof *member;
+    member->slot = slot;
+    member->pid = (int32_t)ps__load_rlx(&about->pid);
+    member->publisher = ps__load_rlx(&about->publisher);
+    member->lost = ps__load_rlx(&about->lost);
+    member->unwanted = ps__load_rlx(&about->unwanted);
+    member->filter_count = ps__load_rlx(&about->filters);
+    member->idle_ms = now > idle_at ? now - idle_at : 0;
+    char text[sizeof about->name];
+    for (size_t i = 0; i < sizeof text / 8; i++) {
+        uint64_t word = ps__load_rlx(&about->name[i]);
+        memcpy(text + i * 8, &word, 8);
+    }
+    memcpy(member->name, text, PS_NAME_MAX);            /* the rest stays zero, whatever stands in shared memory */
+    if (slot == port->slot) {
+        member->flags |= PS_MEMBER_SELF;
+        member->unwanted = ps__load_rlx(&port->unwanted);
+        if (port->shared_lane) ps__store_rlx(&about->published, ps__load_rlx(&port->published));
+    }
+    if (flags & PS__ABOUT_SENDS) member->flags |= PS_MEMBER_PUBLISHER;
+    if (flags & PS__ABOUT_LOSSY) member->flags |= PS_MEMBER_LOSSY;
+    if (!alive) member->flags |= PS_MEMBER_DEAD;
+    if (ps__load_rlx(&reader->armed) & 1) member->flags |= PS_MEMBER_ASLEEP;
+    member->published = port->shared_lane ? ps__load_rlx(&about->published) : ps__lane_tail(port->view[slot].lane);
+    if (flags & PS__ABOUT_READS) {
+        member->flags |= PS_MEMBER_READER;
+        uint64_t join = ps__load_rlx(&reader->join);
+        for (unsigned l = 0; l < port->lanes; l++) {
+            struct ps__lane *lane = port->view[l].lane;
+            member->lag += port_behind(lane, ps__load_rlx(&reader->cursor[l]));
+            if (join && ps__load_rlx(&lane->evicted[slot]) >= join) member->flags |= PS_MEMBER_EVICTED;
+        }
+        member->wants = topic && member->filter_count ? ps__interest_of(port, slot, topic) : 0;
+    }
+}
+
+int ps__port_members(void *state, const ps_topic *topic, ps_member *members, size_t n)
+{
+    struct ps__port *port = state;
+    unsigned high = (unsigned)ps__load_acq(&port->words->slots_high);
+    if (high > port->members) high = port->members;
+    size_t count = 0;
+    for (unsigned slot = 0; slot < high; slot++) {
+        if (!ps__load_acq(&port->about[slot]->used)) continue;
+        int alive = slot == port->slot || port->env->alive(port, slot);
+        if (count < n) port_describe(port, slot, alive, topic, &members[count]);
+        count++;
+    }
+    return (int)count;
+}

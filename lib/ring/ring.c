@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ring.c - one lane: claim, fill, commit; make room; repair what a dead owner left. PROTOCOL 1, 3, 7.
+ *
+ * A producer claims {sequence, payload units} with one compare-and-swap on `tail`, fills its cell and its payload, and
+ * commits by the cell's stamp. `limit` is how far cells and payload may be written again: behind every gating reader's
+ * cursor and behind the oldest unfinished claim. Nothing here waits, allocates or calls the system, but for ps__evict_look
+ * when the ring is full.
+ */
+#include "ring.h"
+
+#ifdef PS_TEST_HOOKS
+uint64_t ps__test_start_sequence;
+uint32_t ps__test_start_position;
+#endif
+
+void ps__lane_init(struct ps__lane *lane)
+{
+#ifdef PS_TEST_HOOKS
+    uint64_t word = ps__pack((uint32_t)ps__test_start_sequence, ps__test_start_position);
+    ps__store_rlx(&lane->tail, word);
+    ps__store_rlx(&lane->limit, word);
+    ps__store_rlx(&lane->horizon, ps__test_start_sequence);
+    ps__store_rlx(&lane->base, ps__test_start_sequence);
+    ps__store_rlx(&lane->loan_floor, ps__test_start_sequence);
+#else
+    (void)lane;                         /* zero is where numbers begin */
+#endif
+}
+
+/* Units a message takes of the payload ring. For a hole, size is its extent. */
+uint32_t ps__message_units(uint32_t kind, size_t size, size_t topic_len)
+{
+    switch (kind) {
+    case PS__KIND_RING:
+        if (topic_len > PS__INLINE) size = ((size + 15) & ~(size_t)15) + topic_len;
+        return (uint32_t)((size + PS__UNIT - 1) / PS__UNIT);
+    case PS__KIND_LOAN:
+        return topic_len > PS__INLINE - 8 ? (uint32_t)((topic_len + PS__UNIT - 1) / PS__UNIT) : 0;
+    case PS__KIND_HOLE:
+        return (uint32_t)size;
+    default:
+        return 0;
+    }
+}
+
+/* A payload is contiguous: what does not fit before the end of the ring begins at its start. */
+static uint32_t ring_pad(uint32_t pos, uint32_t units, uint32_t ring)
+{
+    uint32_t at = pos & (ring - 1);
+    return units && at + units > ring ? ring - at : 0;
+}
+
+static int ring_fits(const struct ps__view *view, uint64_t tail, uint64_t limit, uint32_t units)
+{
+    return ps__seq(tail) + 1 - ps__seq(limit) <= view->cells && ps__pos(tail) + units - ps__pos(limit) <= view->units;
+}
+
+/* The first unit and the end of a committed cell's payload. */
+static uint32_t ring_cell_end(struct ps__cell *cell)
+{
+    uint32_t meta = ps__load_rlx(&cell->meta);
+    return ps__load_rlx(&cell->pos) + ps__message_units(meta & 0xff, ps__load_rlx(&cell->size), meta >> 8);
+}
+
+/* ------------------------------------------------------------------ room */
+
+/* What a caller of room needs: units in the ring, or that limit has passed a cell (whose loan it wants back). */
+struct ring_need {
+    uint32_t units, passed;
+    int loan;
+};
+
+static int ring_enough(const struct ps__view *view, uint64_t tail, uint64_t limit, const struct ring_need *need)
+{
+    return need->loan ? ps__diff(ps__seq(limit), need->passed) >= 0 : ring_fits(view, tail, limit, need->units);
+}
+
+struct ring_scan {
+    uint64_t evicted[PS_MEMBERS_MAX];
+    unsigned known;                     /* evicted[] holds that many */
+};
+
+/* Does reader r hold this lane back? PROTOCOL 3, gates. */
+static int ring_gates(struct ps__port *port, const struct ring_scan *scan, unsigned r)
+{
+    struct ps__reader *reader = port->reader[r];
+    if (r == port->slot && !port->echo && !port->shared_lane) return 0;         /* it never reads its own lane */
+    /* SYNC(join) acquire, other end reader_join: with join come the cursors of that join. (For readability, m3.7.) */
+    uint64_t join = ps__load_acq(&reader->join);
+    /* SYNC(borrow) behind room's fence, and evicted before it (m11.3); other end reader_borrow. */
+    uint64_t borrow = ps__load_acq(&reader->borrow);
+    uint64_t evicted = r < scan->known ? scan->evicted[r] : 0;
+    if (join <= evicted && borrow != port->lane + 1u) return 0;
+    uint64_t dead = ps__load_rlx(&port->dead[r]);
+    return dead == 0 || ps__load_rlx(&reader->join_last) + 1 != dead;
+}
+
+/* Every reader that is in the way of a publish is looked at. 1: one of them no longer is. */
+static int ring_blame(struct ps__port *port, const struct ring_scan *scan, unsigned high, uint64_t tail, uint64_t limit,
+                      const struct ring_need *need)
+{
+    const struct ps__view *view = &port->own;
+    int freed = 0;
+    for (unsigned r = 0; r < high; r++) {
+        if (!ring_gates(port, scan, r)) continue;
+        uint32_t cursor = (uint32_t)ps__load_acq(&port->reader[r]->cursor[port->lane]);
+        int32_t ahead = ps__diff(cursor, ps__seq(limit));
+        if (ahead > (int32_t)view->cells) continue;
+        uint64_t holds = limit;
+        if (ahead > 0) holds = ps__pack(cursor, ps__load_rlx(&view->cell[cursor & (view->cells - 1)].pos));
+        if (!ring_enough(view, tail, holds, need)) freed |= ps__evict_look(port, r);
+    }
+    return freed;
+}
+
+static int ring_room(struct ps__port *port, uint64_t tail, const struct ring_need *need, int full)
+{
+    const struct ps__view *view = &port->own;
+    struct ps__lane *lane = view->lane;
+    struct ring_scan scan;
+again:
+    scan.known = (unsigned)ps__load_acq(&port->words->slots_high);
+    if (scan.known > port->members) scan.known = port->members;
+    for (unsigned r = 0; r < scan.known; r++)
+        scan.evicted[r] = ps__load_rlx(&lane->evicted[r]);      /* before the fence: m11.3; an old value is too careful */
+
+    /* SYNC(limit) acquire, other end the swap below by another producer: what it saw read is read for us too. m1.11, m2.1 */
+    uint64_t limit = ps__load_acq(&lane->limit), p = limit;
+    while (ps__diff(ps__seq(p), ps__seq(tail)) < 0) {
+        struct ps__cell *cell = &view->cell[ps__seq(p) & (view->cells - 1)];
+        /* SYNC(commit) acquire, other end ps__ring_put: the cell's sizes are those of that message. m1.13. The low half
+         * tells: a claim cannot be 2^32 messages old. */
+        if ((uint32_t)ps__load_acq(&cell->stamp) != ps__seq(p) + 1) break;
+        p = ps__pack(ps__seq(p) + 1, ring_cell_end(cell));
+    }
+    /* SYNC(join) a joiner that is not seen below will see horizon, and begins behind it. A compare-and-swap, never a plain
+     * store (m3.4); before the fence (m3.6); the fence always (m3.1, m3.5). Other end: reader_join. */
+    uint64_t horizon = ps__load_rlx(&lane->horizon);
+    while (ps__diff((uint32_t)horizon, ps__seq(p)) < 0 && !ps__cas_rlx(&lane->horizon, &horizon, ps__seq(p))) { }
+    ps__fence_sc();
+
+    unsigned high = (unsigned)ps__load_acq(&port->words->slots_high);
+    if (high > port->members) high = port->members;
+    for (unsigned r = 0; r < high; r++) {
+        if (!ring_gates(port, &scan, r)) continue;
+        /* SYNC(cursor) acquire, other end reader_show: before it publishes a cursor the reader has done with the cells. */
+        uint32_t cursor = (uint32_t)ps__load_acq(&port->reader[r]->cursor[port->lane]);
+        int32_t ahead = ps__diff(cursor, ps__seq(limit));
+        if (ahead > (int32_t)view->cells) {
+            ps__bump(&port->corrupt, 1);        /* no reader can stand there: garbage */
+            continue;
+        }
+        if (ps__diff(ps__seq(tail), cursor) > (int32_t)(view->cells / 2) || ps__pos(tail) - ps__pos(limit) > view->units / 2)
+            ps__wake_reader(port, r);           /* it may sleep on other topics, yet its cursor gates (PROTOCOL 6) */
+        if (ahead <= 0) {
+            /* Also a stale cursor behind limit, of a joiner preempted before its stores: its cell's position is not ours
+             * to read, and limit must not fall (m3.12). */
+            p = limit;
+        } else if (ps__diff(cursor, ps__seq(p)) < 0) {
+            p = ps__pack(cursor, ps__load_rlx(&view->cell[cursor & (view->cells - 1)].pos));
+        }
+    }
+    if (ps__diff(ps__seq(p), ps__seq(limit)) > 0) {
+        /* SYNC(limit) release, other end every load of limit; a failing swap acquires too, since p is dropped for what
+         * another producer saw. m1.12, m1.15, m2.4 */
+        uint64_t seen = limit;
+        if (ps__cas_ar(&lane->limit, &seen, p)) {
+            uint64_t base = ps__load_rlx(&lane->base);
+            int32_t step = ps__diff(ps__seq(p), (uint32_t)base);
+            if (step > 0) ps__raise(&lane->base, base + (uint32_t)step);
+        } else {
+            p = seen;
+        }
+    } else {
+        p = limit;
+    }
+    uint32_t used = ps__seq(tail) - ps__seq(p), eighth = view->cells / 8 + 1;
+    ps__store_rlx(&port->mark_seq, used >= view->cells / 2 ? ps__seq(tail) + eighth : ps__seq(p) + view->cells / 2);
+    uint32_t bytes_used = ps__pos(tail) - ps__pos(p);
+    ps__store_rlx(&port->mark_pos, bytes_used >= view->units / 2 ? ps__pos(tail) + view->units / 8 : ps__pos(p) + view->units / 2);
+
+    if (ring_enough(view, tail, p, need)) return 1;
+    if (full && ring_blame(port, &scan, high, tail, p, need)) goto again;
+    return 0;
+}
+
+int ps__ring_room(struct ps__port *port, uint64_t tail, uint32_t units, int full)
+{
+    struct ring_need need = { units, 0, 0 };
+    return ring_room(port, tail, &need, full);
+}
+
+int ps__ring_pass(struct ps__port *port, uint32_t seq)
+{
+    struct ring_need need = { 0, seq + 1, 1 };
+    return ring_room(port, ps__load_rlx(&port->own.lane->tail), &need, 1);
+}
+
+/* ------------------------------------------------------------------ publish */
+
+/* Page faults happen before the claim, not inside it: a claim holds up the lane's fellows. */
+static void ring_touch(const void *data, size_t size)
+{
+    const volatile unsigned char *bytes = data;
+    for (size_t i = 0; i < size; i += 4096) (void)bytes[i];
+    if (size) (void)bytes[size - 1];
+}
+
+static void ring_fill(const struct ps__view *view, struct ps__cell *cell, const struct ps__message *m, uint32_t kind,
+                      uint32_t pos)
+{
+    const ps_topic *topic = m->topic;
+    unsigned char *payload = view->payload + (size_t)(pos & (view->units - 1)) * PS__UNIT;
+    if (kind == PS__KIND_INLINE) {
+        unsigned char both[PS__INLINE];                 /* the shared side is written in whole words */
+        size_t used = m->size + topic->len;
+        if (m->size) memcpy(both, m->data, m->size);
+        memcpy(both + m->size, topic->text, topic->len);
+        ps__copy_in(cell->data, both, used);
+    } else if (kind == PS__KIND_RING) {
+        ps__copy_in(payload, m->data, m->size);
+        if (topic->len <= PS__INLINE) ps__copy_in(cell->data, topic->text, topic->len);
+        else ps__copy_in(payload + ((m->size + 15) & ~(size_t)15), topic->text, topic->len);
+    } else {
+        ps__copy_in(cell->data, &m->lease->offset, 8);
+        if (topic->len <= PS__INLINE - 8) ps__copy_in(cell->data + 8, topic->text, topic->len);
+        else ps__copy_in(payload, topic->text, topic->len);
+    }
+}
+
+int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *stamp)
+{
+    const struct ps__view *view = &port->own;
+    struct ps__lane *lane = view->lane;
+    uint32_t kind = m->lease ? PS__KIND_LOAN : m->size + m->topic->len <= PS__INLINE ? PS__KIND_INLINE : PS__KIND_RING;
+    uint32_t units = ps__message_units(kind, m->size, m->topic->len), pad;
+    if (kind == PS__KIND_RING) ring_touch(m->data, m->size);
+
+    uint64_t tail = ps__load_rlx(&lane->tail);
+    for (;;) {
+        pad = ring_pad(ps__pos(tail), units, view->units);
+        uint64_t limit = ps__load_acq(&lane->limit);    /* SYNC(limit) acquire: see ps__ring_room */
+        if (PS_UNLIKELY(!ring_fits(view, tail, limit, units + pad))) {
+            if (!ps__ring_room(port, tail, units + pad, 1)) {
+                uint64_t now = ps__load_rlx(&lane->tail);
+                if (now == tail) return PS_EAGAIN;
+                tail = now;
+                continue;
+            }
+        } else if (PS_UNLIKELY(ps__diff(ps__seq(tail), ps__load_rlx(&port->mark_seq)) >= 0 ||
+                               ps__diff(ps__pos(tail), ps__load_rlx(&port->mark_pos)) >= 0)) {
+            ps__ring_room(port, tail, units + pad, 0);  /* ahead of need, so that sleepers are back before it is full */
+        }
+        if (ps__cas_rlx(&lane->tail, &tail, ps__pack(ps__seq(tail) + 1, ps__pos(tail) + pad + units))) break;
+    }
+    /* SYNC(claim) release fence, other end the acquire fence before a reader looks at tail: whoever has seen a byte of
+     * this payload sees the claim. An acq_rel swap is not enough: m1.1, m1.2. */
+    ps__fence_rel();
+
+    struct ps__cell *cell = &view->cell[ps__seq(tail) & (view->cells - 1)];
+    /* The old stamp, or base for a cell never used, is less than a lap behind: it expands the number to 64 bits. */
+    uint64_t near = ps__load_rlx(&lane->base);
+    int32_t ahead = ps__diff(ps__seq(tail), (uint32_t)near);
+    uint64_t number = near + (uint64_t)(int64_t)ahead;
+    uint32_t pos = ps__pos(tail) + pad;
+    ps__store_rlx(&cell->hash, m->topic->hash);
+    ps__store_rlx(&cell->publisher, port->publisher);
+    ps__store_rlx(&cell->pos, pos);
+    ps__store_rlx(&cell->size, (uint32_t)m->size);
+    ps__store_rlx(&cell->meta, kind | (uint32_t)m->topic->len << 8);
+    ring_fill(view, cell, m, kind, pos);
+    /* SYNC(commit) release, other end every acquire load of a stamp: the cell and its payload are those of this number. */
+    ps__store_rel(&cell->stamp, number + 1);
+    *stamp = number + 1;
+    return 0;
+}
+
+/* ------------------------------------------------------------------ recovery */
+
+/* Are the words of a lane, and its committed cells, such as a producer could have left them? */
+static int ring_sane(const struct ps__view *view, uint64_t limit, uint64_t tail, uint64_t first)
+{
+    uint32_t count = ps__seq(tail) - ps__seq(limit), pos = ps__pos(limit);
+    if (count > view->cells || ps__pos(tail) - ps__pos(limit) > view->units) return 0;
+    for (uint32_t i = 0; i < count; i++) {
+        struct ps__cell *cell = &view->cell[(ps__seq(limit) + i) & (view->cells - 1)];
+        if (ps__load_acq(&cell->stamp) != first + i + 1) continue;
+        uint32_t start = ps__load_rlx(&cell->pos), end = ring_cell_end(cell);
+        if (end - start > view->units || ps__diff(start, pos) < 0 || ps__diff(ps__pos(tail), end) < 0) return 0;
+        pos = end;
+    }
+    return 1;
+}
+
+static void ring_hole(struct ps__cell *cell, uint64_t number, uint32_t pos, uint32_t extent)
+{
+    ps__store_rlx(&cell->hash, 0);
+    ps__store_rlx(&cell->pos, pos);
+    ps__store_rlx(&cell->size, extent);
+    ps__store_rlx(&cell->meta, PS__KIND_HOLE);
+    ps__store_rel(&cell->stamp, number + 1);            /* SYNC(commit) release, as a publish does; m8.2 */
+}
+
+/*
+ * Only when every thread of the old owner is gone: the kernel has dropped its lock, which happens before our taking it. With
+ * one still running a committed message could become a hole (m8.5). Idempotent: the recoverer may die and be followed.
+ */
+int ps__ring_recover(struct ps__port *port, const struct ps__view *view)
+{
+    struct ps__lane *lane = view->lane;
+    uint64_t tail = ps__load_acq(&lane->tail), limit = ps__load_acq(&lane->limit), base = ps__load_rlx(&lane->base);
+    int32_t behind = ps__diff(ps__seq(limit), (uint32_t)base);
+    uint64_t first = base + (uint64_t)(int64_t)behind;  /* the 64-bit number of limit */
+    int damaged = behind < 0 || !ring_sane(view, limit, tail, first);
+    if (damaged) {
+        for (unsigned r = 0; r < port->members; r++)    /* nobody's cursor means anything here any more */
+            ps__raise(&lane->evicted[r], ps__load_rlx(&port->reader[r]->join_last));
+        uint32_t t = ps__seq(tail);
+        if (behind < 0) first = base;
+        uint64_t end = ps__expand(first, t);
+        for (uint32_t i = 0; i < view->cells; i++) {
+            uint64_t number = end - view->cells + i;
+            ring_hole(&view->cell[number & (view->cells - 1)], number, ps__pos(tail), 0);
+        }
+        ps__store_rel(&lane->limit, tail);
+        ps__raise(&lane->base, end);
+        if (ps__diff((uint32_t)ps__load_rlx(&lane->horizon), t) != 0) ps__store_rel(&lane->horizon, t);
+    } else {
+        if (behind > 0) ps__raise(&lane->base, first);  /* the owner died between limit and base */
+        uint32_t count = ps__seq(tail) - ps__seq(limit), pos = ps__pos(limit);
+        for (uint32_t i = 0; i < count; i++) {
+            struct ps__cell *cell = &view->cell[(ps__seq(limit) + i) & (view->cells - 1)];
+            if (ps__load_acq(&cell->stamp) != first + i + 1) {
+                uint32_t end = ps__pos(tail);           /* up to the next committed cell, or to tail */
+                for (uint32_t k = i + 1; k < count; k++) {
+                    struct ps__cell *later = &view->cell[(ps__seq(limit) + k) & (view->cells - 1)];
+                    if (ps__load_acq(&later->stamp) != first + k + 1) continue;
+                    end = ps__load_rlx(&later->pos);
+                    break;
+                }
+                ring_hole(cell, first + i, pos, end - pos);
+            }
+            pos = ring_cell_end(cell);
+        }
+    }
+    ps__fence_sc();                     /* SYNC(sleep): who armed before it is rung, who arms later sees the holes */
+    for (unsigned r = 0; r < port->members; r++) ps__wake_reader(port, r);
+    return damaged;
+}

@@ -1,0 +1,374 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * ring.h - the lock-free machinery under inproc and shm: the words that handles share, and a handle's private side of them.
+ *
+ * One algorithm for heap and shared memory. A bus has members; each member has a slot: an area that it alone writes (its
+ * cursors, its interest), and in shm a lane: a ring that it alone writes. In inproc there is one lane, number 0, into which
+ * every member publishes. The protocol, every access with its order, is tests/models/PROTOCOL.md; "PROTOCOL n" in comments is
+ * its section n, "m3.4" mutant 4 of its model 3.
+ *
+ * Words and their writers. All are atomics; what follows from each order stands where it is used, tagged SYNC(name).
+ *
+ *   field                    written by                          read by
+ *   words.epoch              everybody, fetch_add                publishers                           SYNC(interest)
+ *   words.sleepers           everybody, own bit                  publishers                           SYNC(sleep)
+ *   words.waiters            everybody, own bit                  who makes room                       SYNC(space)
+ *   words.lanes_high, slots_high   raised by CAS                 everybody
+ *   words.geometry           CAS until fixed                     everybody
+ *   lane.tail                CAS by the lane's producers         readers, producers                   SYNC(claim)
+ *   lane.limit               CAS by the lane's producers         producers                            SYNC(limit)
+ *   lane.horizon             raised by the lane's producers      joiners                              SYNC(join)
+ *   lane.base                raised behind limit                 joiners
+ *   lane.loan_floor          raised by the lane's producers      readers of loans                     SYNC(loan)
+ *   lane.evicted             raised by the lane's producers      its reader, producers                SYNC(borrow)
+ *   lane.epoch               the member who takes the slot       its owner                            fencing
+ *   lane.ring, lane.loan     the owner, once reserved            readers                              SYNC(reserve)
+ *   cell.stamp               the producer that claimed it        everybody                            SYNC(commit)
+ *   reader.*, about.*        that member only                    producers, tools
+ */
+#ifndef PS_RING_H
+#define PS_RING_H
+
+#include "../core/internal.h"
+#include <pthread.h>
+
+#define PS__LINE       128u             /* two cache lines: the adjacent-line prefetcher fetches pairs */
+#define PS__UNIT       64u              /* bytes of a payload unit */
+#define PS__INLINE     96u              /* bytes of topic and data that fit into a cell */
+#define PS__SET_WORDS  (PS_MEMBERS_MAX / 64)
+#define PS__EPOCHS     256u             /* by topic hash; one more for wildcards and size changes */
+#define PS__BATCH      64u              /* messages from one lane before the next one has its turn; cursors are published as often */
+#define PS__SLICE_MS   10               /* a dropped lock rings nobody: the longest sleep of who depends on one */
+
+/* ------------------------------------------------------------------ what members share */
+
+struct ps__words {
+    ps__a64 epoch[PS__EPOCHS + 1];
+    _Alignas(PS__LINE) ps__a64 sleepers[PS__SET_WORDS];
+    _Alignas(PS__LINE) ps__a64 waiters[PS__SET_WORDS];
+    _Alignas(PS__LINE) ps__a64 lanes_high;
+    ps__a64 slots_high;
+    ps__a64 geometry;                   /* struct ps__geometry, packed */
+};
+_Static_assert(sizeof(struct ps__words) <= 4096, "the shared words fit a page");
+
+struct ps__lane {
+    _Alignas(PS__LINE) ps__a64 tail;    /* {seq, pos} next to claim; the very word readers check against */
+    _Alignas(PS__LINE) ps__a64 limit;   /* {seq, pos} everything before may be overwritten */
+    _Alignas(PS__LINE) ps__a64 horizon; /* seq: upper bound of any limit in the making */
+    ps__a64 base;                       /* 64-bit number at or behind limit */
+    ps__a64 loan_floor;                 /* seq: loan chunks of cells before it may be rewritten */
+    ps__a64 epoch;                      /* of the member that owns the lane: its publisher number */
+    ps__a64 ring;                       /* the packed geometry once cells and payload are reserved; 0 before */
+    ps__a64 loan;                       /* the same for the loan area */
+    _Alignas(PS__LINE) ps__a64 evicted[PS_MEMBERS_MAX];    /* number of the join of reader r that is evicted */
+};
+_Static_assert(sizeof(struct ps__lane) <= 4096 - 7 * PS__LINE, "a staggered lane fits a page");
+
+#define PS__KIND_INLINE 1u              /* data, then the topic, in the cell */
+#define PS__KIND_RING   2u              /* data in the payload ring; the topic in the cell, or behind the data */
+#define PS__KIND_LOAN   3u              /* data in the loan area; the topic in the cell, or in the payload ring */
+#define PS__KIND_HOLE   4u              /* abandoned; size is its extent in units */
+
+struct ps__cell {
+    ps__a64 stamp;                      /* sequence + 1 once committed */
+    ps__a64 hash;                       /* of the topic */
+    ps__a32 publisher;
+    ps__a32 pos;                        /* first unit of its payload */
+    ps__a32 size;                       /* bytes of data */
+    ps__a32 meta;                       /* kind | topic length << 8 */
+    unsigned char data[PS__INLINE];     /* INLINE: data, topic; RING: topic; LOAN: offset (8 bytes), topic */
+};
+_Static_assert(sizeof(struct ps__cell) == PS__LINE, "a cell is 128 bytes");
+_Static_assert(offsetof(struct ps__cell, data) == 32, "inline data is 16-byte aligned");
+
+struct ps__reader {
+    ps__a64 join;                       /* 0: no gate; else join_last */
+    ps__a64 join_last;                  /* never reset */
+    ps__a64 borrow;                     /* lane + 1 while handlers look into it */
+    _Alignas(PS__LINE) ps__a64 armed;   /* odd while asleep for messages; never repeats */
+    ps__a64 waiting;                    /* odd while asleep for space; never repeats */
+    _Alignas(PS__LINE) ps__a64 cursor[PS_MEMBERS_MAX];
+};
+#define PS__READER_ROOM 8192u           /* the block is staggered inside it by slot */
+_Static_assert(sizeof(struct ps__reader) + 4096 <= PS__READER_ROOM, "a staggered reader fits");
+
+#define PS__ABOUT_LOSSY  1u
+#define PS__ABOUT_SENDS  2u
+#define PS__ABOUT_READS  4u
+
+struct ps__about {                      /* what a member says of itself; diagnostics, but for wild and big */
+    ps__a64 used;                       /* 1 while the slot is taken */
+    ps__a64 publisher, pid, flags, filters, lost, unwanted, published, idle_at_ms;
+    ps__a64 name[PS_NAME_MAX / 8 + 1];
+    _Alignas(PS__LINE) ps__a64 wild;    /* bit d: there is a wildcard filter with a literal prefix of d levels */
+    ps__a64 big;                        /* 1: the large filter counts, not the small one */
+};
+_Static_assert(sizeof(struct ps__about) <= 4096, "a member's words fit a page");
+
+#define PS__SMALL_BITS (4096u * 8)      /* interest of a handle with up to some 3000 filters */
+#define PS__BIG_BITS   (131072u * 8)    /* and with up to 100 000: 10 bits a name */
+
+#define PS__AREA_SIZE  (PS__READER_ROOM + 4096u + PS__SMALL_BITS / 8)   /* reader, about, small filter */
+
+/* Where a slot's reader block lies: cursors and armed words of 64 members must not share a cache set. */
+static inline size_t ps__reader_offset(unsigned slot) { return (size_t)slot * PS__LINE % 4096u; }
+static inline size_t ps__lane_offset(unsigned slot) { return (size_t)(slot & 7u) * PS__LINE; }
+
+/* ------------------------------------------------------------------ packed words */
+
+/* {seq, pos}: both only grow, every comparison is a signed 32-bit difference. */
+static inline uint64_t ps__pack(uint32_t seq, uint32_t pos) { return (uint64_t)seq | (uint64_t)pos << 32; }
+static inline uint32_t ps__seq(uint64_t word) { return (uint32_t)word; }
+static inline uint32_t ps__pos(uint64_t word) { return (uint32_t)(word >> 32); }
+static inline int32_t ps__diff(uint32_t a, uint32_t b) { return (int32_t)(a - b); }
+/* The 64-bit number nearest at or behind `near` whose low half is seq. */
+static inline uint64_t ps__expand(uint64_t near, uint32_t seq) { return near + (uint32_t)(seq - (uint32_t)near); }
+
+struct ps__geometry {
+    unsigned depth_log, units_log, loans_log;   /* cells, payload units, loan units: powers of two */
+    unsigned named;                             /* 1 depth, 2 bytes, 4 loans were asked for by somebody */
+    int fixed;
+};
+PS_PRIVATE uint64_t ps__geometry_pack(const struct ps__geometry *g);
+/* 0, or PS_ECORRUPT if a field is out of range. */
+PS_PRIVATE int ps__geometry_unpack(uint64_t word, struct ps__geometry *g);
+/* What the URL asks for, or the defaults; PS_EINVAL if depth and bytes cannot be numbered together. */
+PS_PRIVATE int ps__geometry_wanted(const ps_url *url, struct ps__geometry *g);
+/* Puts the wishes into words.geometry while nothing is reserved; PS_EGEOMETRY if there is less than asked for. */
+PS_PRIVATE int ps__geometry_propose(struct ps__words *words, const struct ps__geometry *wanted);
+/* Fixes it and answers what it is. */
+PS_PRIVATE int ps__geometry_fix(struct ps__words *words, struct ps__geometry *g);
+static inline size_t ps__cells_size(const struct ps__geometry *g) { return (size_t)PS__LINE << g->depth_log; }
+static inline size_t ps__payload_size(const struct ps__geometry *g) { return (size_t)PS__UNIT << g->units_log; }
+static inline size_t ps__loans_size(const struct ps__geometry *g) { return (size_t)PS__UNIT << g->loans_log; }
+PS_PRIVATE uint64_t ps__message_max(const struct ps__geometry *g);
+
+/* ------------------------------------------------------------------ a handle's private side */
+
+struct ps__port;
+
+/* What the memory's owner (inproc.c, shm.c) does for the ring. */
+struct ps__env {
+    /* Maps a lane whose ring word is set; fills view->cell, payload, loan. 0 or an error. The dispatching thread only. */
+    int  (*lane_open)(struct ps__port *port, unsigned lane);
+    /* Reserves this handle's own ring and fills port->own; under port->setup. */
+    int  (*lane_reserve)(struct ps__port *port);
+    /* Reserves its loan area and fills port->own.loan; under port->setup. */
+    int  (*loan_reserve)(struct ps__port *port);
+    /* A zeroed large filter for this handle, writable; NULL: no room, the small one stays. */
+    ps__a64 *(*big_reserve)(struct ps__port *port);
+    /* The large filter of a slot whose about.big is set; NULL: cannot be read. Any thread. */
+    const ps__a64 *(*big_of)(struct ps__port *port, unsigned slot);
+    /* Does a living process hold the slot? Never asked of port->slot. */
+    int  (*alive)(struct ps__port *port, unsigned slot);
+    /* A lane has stood before an unfinished claim: if its owner is dead, turn what it left into holes. 1: done. */
+    int  (*repair)(struct ps__port *port, unsigned lane);
+    /* Bells: which is PS__BELL_MESSAGE or PS__BELL_SPACE. */
+    int  (*bell)(struct ps__port *port, int which);     /* own, made at the first call: a descriptor, or -errno */
+    int  (*drain)(struct ps__port *port, int which);    /* 1: it had been rung */
+    int  (*ring)(struct ps__port *port, unsigned slot, int which);      /* 1: rung, or its owner is gone; 0: try again later */
+    /* Is everything still in place? At most once a second: 0, PS_EUNLINKED, … */
+    int  (*check)(struct ps__port *port);
+    uint64_t (*memory)(struct ps__port *port);          /* bytes reserved for the bus; no system call */
+};
+#define PS__BELL_MESSAGE 0
+#define PS__BELL_SPACE   1
+
+struct ps__view {                       /* a lane as this process sees it; geometry is private and checked */
+    struct ps__lane *lane;
+    struct ps__cell *cell;              /* NULL: not mapped (yet) */
+    unsigned char *payload;
+    unsigned char *loan;                /* NULL: not mapped (yet) */
+    uint32_t cells, units;              /* powers of two */
+    uint64_t loan_bytes;
+};
+
+struct ps__clock {                      /* how long a reader has stood still, see ps__evict_look in evict.c */
+    uint64_t join, cursor, last_ns, credit_ns, asked_ns;
+};
+
+struct ps__lease {                      /* a loan that is out */
+    unsigned char *data;                /* NULL: free */
+    uint64_t offset, bytes;             /* the chunk, in the loan area */
+    size_t size;                        /* asked for */
+    int busy, sent;                     /* a commit is in progress; it went into the lane */
+    uint64_t hash;
+    size_t topic_len;
+    char topic[PS_TOPIC_MAX + 1];
+};
+
+struct ps__loans;                       /* loan.c: the free list of a lane's loan area */
+
+struct ps__port {
+    ps_host *host;
+    const struct ps__env *env;
+    struct ps__words *words;
+    struct ps__reader *reader[PS_MEMBERS_MAX];
+    struct ps__about *about[PS_MEMBERS_MAX];
+    ps__a64 *bits[PS_MEMBERS_MAX];      /* small filters */
+    struct ps__view view[PS_MEMBERS_MAX];       /* lanes to read; used by the dispatching thread */
+    unsigned members, set_words;
+    unsigned lanes;                     /* members, or 1 when the lane is shared */
+    unsigned slot;                      /* own; PS_MEMBERS_MAX when the handle only observes */
+    unsigned lane;                      /* the one it publishes into: its slot, or 0 when the lane is shared */
+    int shared_lane;                    /* inproc */
+    uint32_t publisher;                 /* own number, in every cell */
+    int observe, lossy, echo;
+    int block_ms, evict_ms, spin_us;
+    uint64_t seed;                      /* of topic hashes */
+
+    /* publishing: any thread */
+    struct ps__view own;                /* the lane this handle writes */
+    ps__a32 ready, loans_ready;         /* own.cell, own.loan are there: SYNC(setup) */
+    pthread_mutex_t setup;              /* reserving */
+    pthread_mutex_t patience;           /* the clocks; only ever tried */
+    ps__a64 message_max;                /* 0 until the lane is reserved */
+    ps__a32 mark_seq, mark_pos;         /* when to look for room ahead of need */
+    ps__a64 *memo;                      /* memo_entries x (set_words + 1) */
+    uint64_t memo_seed;
+    ps__a64 rung[PS_MEMBERS_MAX], rung_space[PS_MEMBERS_MAX];  /* sleep it was rung for, by bell */
+    ps__a64 dead[PS_MEMBERS_MAX];       /* join_last + 1 of a reader found dead, else 0 */
+    ps__a64 dead_set[PS__SET_WORDS];
+    struct ps__clock clock[PS_MEMBERS_MAX];
+    struct ps__loans *loans;            /* of the lane; shared by the handles of an inproc bus */
+    struct ps__lease *lease;            /* PS_LOANS_MAX, at the first loan */
+    ps__a64 refused, evictions, wakes;
+    ps__a64 published;
+
+    /* reading: the dispatching thread, or whoever joins while joined is 0 */
+    ps__a32 joined;                     /* SYNC(joined): cursors below are valid */
+    ps__a32 leave_pending;
+    uint64_t join_number;
+    uint64_t next[PS_MEMBERS_MAX];      /* the next number to read, by lane */
+    uint64_t shown[PS_MEMBERS_MAX];     /* what cursor[] shows */
+    uint64_t stop[PS_MEMBERS_MAX];      /* ps_dispatch(max <= 0) reads up to here */
+    uint64_t pending_lost[PS_MEMBERS_MAX];
+    unsigned turn, turn_left;           /* lane that has its turn */
+    unsigned stop_high;                 /* lanes that have a stop */
+    uint64_t budget;                    /* messages a dispatch may step over */
+    int marked, borrowing;              /* borrowing: lane + 1 whose record is out in place */
+    unsigned char *buffer;              /* payloads that are not inline, 64-byte aligned */
+    size_t buffer_size;
+    _Alignas(64) unsigned char inline_copy[PS__INLINE];
+    char topic_copy[PS_TOPIC_MAX + 1];
+    ps__a64 lost, unwanted, evicted, corrupt, sleeps;
+    uint64_t checked_ms;
+    int unlinked_told;
+
+    /* sleeping */
+    _Atomic int event;                  /* readable: wake() was called, or work was left; -1: not made yet */
+    _Atomic int pollset;                /* what ps_fd() answers; -1: not made yet */
+    pthread_mutex_t fds;                /* making the two */
+    ps__a32 woken, event_set, in_wait, fd_used;
+    int armed;                          /* by the dispatching thread */
+    uint64_t sleep_number;              /* of the last sleep; even while awake */
+    pthread_mutex_t space;              /* guards the next five: one leader polls, further threads queue */
+    pthread_cond_t space_cond;
+    int space_leader, space_armed, space_polled;
+    _Atomic int space_fd;
+    uint64_t wait_number;
+    ps__a32 want_space;                 /* a publish was refused, and nobody was told since that it may be tried again */
+    ps__a32 space_event;                /* it may be tried again */
+
+    /* interest: under the core's subscription lock */
+    uint16_t *count;                    /* by bit */
+    uint16_t *big_count;
+    ps__a64 *big;                       /* own large filter, once in use */
+    uint32_t wild_count[PS__PREFIX_LEVELS + 1];
+    uint64_t filters;
+};
+
+static inline uint64_t ps__set_bit(unsigned slot) { return (uint64_t)1 << (slot & 63u); }
+static inline uint64_t ps__publisher_id(unsigned lane, uint32_t number) { return (uint64_t)(lane + 1) << 32 | number; }
+
+/* ring.c: claim, fill, commit, room, recovery */
+struct ps__message {
+    const ps_topic *topic;
+    const void *data;                   /* copied, unless it is a loan */
+    size_t size;
+    struct ps__lease *lease;            /* the loan, or NULL */
+};
+/* The message's number + 1 in *stamp and 0; PS_EAGAIN, nothing done. */
+PS_PRIVATE int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *stamp);
+/* Would a message of `units` fit now? Raises limit, looks at the readers. full: blame those that are in the way. */
+PS_PRIVATE int ps__ring_room(struct ps__port *port, uint64_t tail, uint32_t units, int full);
+/* The same for a loan area: has limit passed the cell seq? Blames the readers that stand before it. */
+PS_PRIVATE int ps__ring_pass(struct ps__port *port, uint32_t seq);
+PS_PRIVATE uint32_t ps__message_units(uint32_t kind, size_t size, size_t topic_len);
+/* Under the dead owner's lock, or by the new owner: what it left becomes holes. 0, or 1: damaged, everything in it is given up. */
+PS_PRIVATE int ps__ring_recover(struct ps__port *port, const struct ps__view *view);
+/* A zeroed lane of a new bus: where its numbers begin. */
+PS_PRIVATE void ps__lane_init(struct ps__lane *lane);
+
+/* evict.c */
+/* A reader holds back a publish. 1: it no longer does, look again. */
+PS_PRIVATE int ps__evict_look(struct ps__port *port, unsigned r);
+
+/* interest.c */
+PS_PRIVATE int ps__interest_add(struct ps__port *port, const ps_filter *filter);
+PS_PRIVATE void ps__interest_remove(struct ps__port *port, const ps_filter *filter);
+PS_PRIVATE void ps__interest_clear(struct ps__words *words, struct ps__about *about, ps__a64 *bits);
+PS_PRIVATE void ps__interest_forget(struct ps__port *port);
+PS_PRIVATE int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic);
+PS_PRIVATE uint64_t ps__interest_epoch(struct ps__port *port, const ps_topic *topic);
+/* Who wants it: the set under that epoch, from memory if it is known; 0 if empty. */
+PS_PRIVATE int ps__interest_set(struct ps__port *port, const ps_topic *topic, uint64_t epoch, uint64_t *set);
+PS_PRIVATE int ps__interest_count(struct ps__port *port, const uint64_t *set);
+PS_PRIVATE int ps__memo_open(struct ps__port *port);
+PS_PRIVATE void ps__memo_close(struct ps__port *port);
+
+/* publish.c: the transport operations of the sending side */
+PS_PRIVATE int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_t size, int wait);
+PS_PRIVATE int ps__port_wanted(void *state, const ps_topic *topic);
+PS_PRIVATE int ps__port_send(struct ps__port *port, const struct ps__message *m, int wait);
+PS_PRIVATE int ps__port_ready(struct ps__port *port);   /* the own lane is reserved, or an error */
+
+/* loan.c */
+PS_PRIVATE int ps__port_loan(void *state, const ps_topic *topic, size_t size, void **data, int wait);
+PS_PRIVATE int ps__port_commit(void *state, void *data, size_t used, int wait);
+PS_PRIVATE int ps__port_cancel(void *state, void *data);
+PS_PRIVATE int ps__loans_put(struct ps__port *port, const struct ps__message *m, uint64_t *stamp);
+PS_PRIVATE struct ps__loans *ps__loans_new(void);
+PS_PRIVATE void ps__loans_free(struct ps__loans *loans);
+PS_PRIVATE void ps__loans_return(struct ps__port *port);        /* at close */
+
+/* reader.c */
+PS_PRIVATE int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first);
+PS_PRIVATE void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, int last, int idle);
+PS_PRIVATE int ps__port_begin(void *state, int marked);
+PS_PRIVATE int ps__port_next(void *state, ps_record *record);
+PS_PRIVATE void ps__port_end(void *state, int flags);
+PS_PRIVATE void ps__reader_flush(struct ps__port *port);
+PS_PRIVATE int ps__reader_look(struct ps__port *port, unsigned *blocked);
+PS_PRIVATE void ps__reader_leave(struct ps__port *port);        /* at close too */
+PS_PRIVATE uint64_t ps__lane_tail(struct ps__lane *lane);       /* the 64-bit number of what is claimed next */
+
+/* wake.c */
+PS_PRIVATE void ps__wake_readers(struct ps__port *port, const uint64_t *set);
+PS_PRIVATE void ps__wake_reader(struct ps__port *port, unsigned r);
+PS_PRIVATE void ps__wake_waiters(struct ps__port *port, unsigned lane);
+PS_PRIVATE int ps__port_wait(void *state, int timeout_ms);
+PS_PRIVATE int ps__port_fd(void *state);
+PS_PRIVATE void ps__port_wake(void *state);
+PS_PRIVATE void ps__sleep_begin(struct ps__port *port);         /* a dispatch begins: awake */
+PS_PRIVATE void ps__sleep_end(struct ps__port *port);           /* it ends: arm, if a descriptor is watched */
+PS_PRIVATE int ps__space_wait(struct ps__port *port, uint32_t units, uint64_t deadline_ns);
+PS_PRIVATE void ps__space_refused(struct ps__port *port, uint32_t units);
+PS_PRIVATE int ps__wake_open(struct ps__port *port);
+PS_PRIVATE void ps__wake_close(struct ps__port *port);
+
+/* port.c */
+PS_PRIVATE int ps__port_open(struct ps__port *port, ps_host *host, const ps_url *url, const struct ps__env *env);
+PS_PRIVATE void ps__port_close(struct ps__port *port);          /* frees what the port owns; nothing shared is touched */
+PS_PRIVATE void ps__port_stats(void *state, ps_bus_stats *stats);
+PS_PRIVATE int ps__port_members(void *state, const ps_topic *topic, ps_member *members, size_t n);
+PS_PRIVATE void ps__port_introduce(struct ps__port *port, const char *name);    /* fills in about[slot] */
+PS_PRIVATE void ps__port_geometry(struct ps__port *port, struct ps__geometry *g);
+
+#ifdef PS_TEST_HOOKS
+extern PS_PRIVATE uint64_t ps__test_start_sequence;     /* where a fresh lane begins: tests of wrap-around */
+extern PS_PRIVATE uint32_t ps__test_start_position;
+#endif
+
+#endif

@@ -1,0 +1,407 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * wake.c - sleep and wake: for messages (PROTOCOL 5) and for space (PROTOCOL 6).
+ *
+ * Two words a member, `armed` and `waiting`, odd while it sleeps, each sleep with a number of its own; two bells, so that
+ * nobody drains a bell whose word he did not arm (m10). Whoever changes what a sleeper waits for fences, looks at the word,
+ * and rings once per sleep; the number it rang for is private to the handle, and the word is the sleeper's alone.
+ *
+ * A third descriptor, the event, is private to the handle: wake(), ps_stop(), and "something was left" of ps_fd().
+ *
+ * SYNC(sleep) sleeper: drain, armed, own bit, fence, look (m5.5, m5.10, m5.12, m5b.2). Publisher: commit, fence, look at bit
+ * and armed (publish_once). SYNC(space) waiter: drain, waiting, own bit, fence, room (m6.1, m6.2). Others: change, fence, look
+ * (ps__wake_waiters).
+ */
+#include "ring.h"
+#include <errno.h>
+#include <time.h>
+
+#define WAKE_INSURANCE_MS 1000          /* longest sleep without a look; tests go without it, so that a lost wake hangs */
+
+/* ------------------------------------------------------------------ ringing */
+
+/* Off the fast path: somebody sleeps. The number is remembered only after the bell rang (m5.4). */
+static int wake_ring(struct ps__port *port, unsigned r, int which)
+{
+    int error = errno, cancel = ps__cancel_off();
+    int rung = port->env->ring(port, r, which);
+    ps__cancel_restore(cancel);
+    errno = error;
+    if (rung) ps__add_rlx(&port->wakes, 1);
+    return rung;
+}
+
+void ps__wake_reader(struct ps__port *port, unsigned r)
+{
+    uint64_t armed = ps__load_rlx(&port->reader[r]->armed);
+    if (!(armed & 1) || ps__load_rlx(&port->rung[r]) == armed) return;
+    if (wake_ring(port, r, PS__BELL_MESSAGE)) ps__store_rlx(&port->rung[r], armed);
+}
+
+void ps__wake_readers(struct ps__port *port, const uint64_t *set)
+{
+    for (unsigned w = 0; w < port->set_words; w++) {
+        uint64_t asleep = set[w] & ps__load_rlx(&port->words->sleepers[w]);
+        while (PS_UNLIKELY(asleep)) {
+            unsigned r = w * 64 + (unsigned)__builtin_ctzll(asleep);
+            asleep &= asleep - 1;
+            if (r < port->members) ps__wake_reader(port, r);
+        }
+    }
+}
+
+/* Behind the caller's fence: room may have come about in this lane. Who waits for it: its owner, or in inproc anybody. */
+void ps__wake_waiters(struct ps__port *port, unsigned lane)
+{
+    for (unsigned w = 0; w < port->set_words; w++) {
+        uint64_t waiting = ps__load_rlx(&port->words->waiters[w]);
+        if (PS_LIKELY(!waiting)) continue;
+        if (!port->shared_lane) waiting &= lane / 64 == w ? ps__set_bit(lane) : 0;
+        while (waiting) {
+            unsigned r = w * 64 + (unsigned)__builtin_ctzll(waiting);
+            waiting &= waiting - 1;
+            if (r >= port->members) break;
+            uint64_t number = ps__load_rlx(&port->reader[r]->waiting);
+            if (!(number & 1) || ps__load_rlx(&port->rung_space[r]) == number) continue;
+            if (wake_ring(port, r, PS__BELL_SPACE)) ps__store_rlx(&port->rung_space[r], number);
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ the event */
+
+static void wake_signal(struct ps__port *port)
+{
+    int event = port->event;
+    if (event < 0) return;
+    ps__event_signal(event);
+    ps__store_rel(&port->event_set, 1);         /* behind the signal: who clears for it clears a signal that was there */
+}
+
+static void wake_clear(struct ps__port *port)
+{
+    if (!ps__load_rlx(&port->event_set)) return;
+    ps__store_rlx(&port->event_set, 0);
+    ps__event_clear(port->event);
+}
+
+void ps__port_wake(void *state)
+{
+    struct ps__port *port = state;
+    ps__store_rlx(&port->woken, 1);
+    ps__fence_sc();                             /* either the event is there, or ps__port_wait sees woken behind making it */
+    wake_signal(port);
+}
+
+static int wake_event(struct ps__port *port)
+{
+    if (port->event >= 0) return 0;
+    pthread_mutex_lock(&port->fds);
+    if (port->event < 0) port->event = ps__event_open();
+    int event = port->event;
+    if (event < 0) port->event = -1;
+    pthread_mutex_unlock(&port->fds);
+    ps__fence_sc();                             /* other end ps__port_wake */
+    return event < 0 ? ps__fail_sys(-event, "no descriptor to sleep on") : 0;
+}
+
+/* ------------------------------------------------------------------ asleep for messages */
+
+static void sleep_arm(struct ps__port *port)
+{
+    struct ps__reader *reader = port->reader[port->slot];
+    port->env->drain(port, PS__BELL_MESSAGE);           /* before the last look, never after it: m5b.2 */
+    ps__store_rlx(&reader->armed, ++port->sleep_number);        /* odd, and never used before: m5b.1 */
+    ps__or_rlx(&port->words->sleepers[port->slot / 64], ps__set_bit(port->slot));       /* a locked operation: m5.11 */
+    ps__fence_sc();                             /* SYNC(sleep) other end publish_once */
+    port->armed = 1;
+    ps__bump(&port->sleeps, 1);
+}
+
+static void sleep_disarm(struct ps__port *port)
+{
+    if (!port->armed) return;
+    port->armed = 0;
+    ps__store_rlx(&port->reader[port->slot]->armed, ++port->sleep_number);
+    ps__and_rlx(&port->words->sleepers[port->slot / 64], ~ps__set_bit(port->slot));
+}
+
+void ps__sleep_end(struct ps__port *port)
+{
+    unsigned blocked;
+    if (!ps__load_rlx(&port->fd_used)) return;
+    if (!ps__reader_look(port, &blocked)) {
+        sleep_arm(port);
+        if (!ps__reader_look(port, &blocked)) return;
+        sleep_disarm(port);
+    }
+    wake_signal(port);
+}
+
+/* ------------------------------------------------------------------ asleep for space */
+
+/* Under port->space, without a leader. 1: it was not armed before, so what came before must be looked at. */
+static int space_arm(struct ps__port *port)
+{
+    if (port->space_armed) return 0;
+    if (port->space_fd < 0) port->space_fd = port->env->bell(port, PS__BELL_SPACE);
+    if (port->space_fd < 0) return 1;           /* no descriptor: slices will do */
+    if (!port->space_polled && port->pollset >= 0)
+        port->space_polled = ps__pollset_add(port->pollset, port->space_fd) == 0;
+    port->env->drain(port, PS__BELL_SPACE);
+    ps__store_rlx(&port->reader[port->slot]->waiting, ++port->wait_number);
+    ps__or_rlx(&port->words->waiters[port->slot / 64], ps__set_bit(port->slot));
+    ps__fence_sc();                             /* SYNC(space) other ends: whoever calls ps__wake_waiters */
+    port->space_armed = 1;
+    return 1;
+}
+
+static void space_disarm(struct ps__port *port)
+{
+    if (!port->space_armed) return;
+    port->space_armed = 0;
+    ps__store_rlx(&port->reader[port->slot]->waiting, ++port->wait_number);
+    ps__and_rlx(&port->words->waiters[port->slot / 64], ~ps__set_bit(port->slot));
+}
+
+static int space_room(struct ps__port *port, uint32_t units, int full)
+{
+    return ps__ring_room(port, ps__load_rlx(&port->own.lane->tail), units, full);
+}
+
+/* One leader polls the bell; further threads of the handle queue behind it and retry with it. 0: time is over. */
+int ps__space_wait(struct ps__port *port, uint32_t units, uint64_t deadline_ns)
+{
+    uint64_t now = ps__now_ns(), slice = now + (uint64_t)PS__SLICE_MS * 1000000u;
+    if (deadline_ns && now >= deadline_ns) return 0;
+    if (deadline_ns && deadline_ns < slice) slice = deadline_ns;
+    int error = errno, cancel = ps__cancel_off();
+    pthread_mutex_lock(&port->space);
+    if (port->space_leader) {
+        struct timespec until = { (time_t)(slice / 1000000000u), (long)(slice % 1000000000u) };
+        pthread_cond_timedwait(&port->space_cond, &port->space, &until);
+        pthread_mutex_unlock(&port->space);
+    } else {
+        port->space_leader = 1;
+        space_disarm(port);                     /* a number of its own for this wait */
+        space_arm(port);
+        pthread_mutex_unlock(&port->space);
+        if (!space_room(port, units, 1) && !port->host->closing(port->host)) {
+            struct pollfd fd = { port->space_fd, POLLIN, 0 };
+            ps__poll(&fd, port->space_fd >= 0, slice);
+        }
+        pthread_mutex_lock(&port->space);
+        space_disarm(port);
+        port->space_leader = 0;
+        pthread_cond_broadcast(&port->space_cond);
+        pthread_mutex_unlock(&port->space);
+        if (ps__load_rlx(&port->want_space)) {  /* this bell may have been for the refused one too */
+            ps__store_rlx(&port->space_event, 1);
+            wake_signal(port);
+        }
+    }
+    ps__cancel_restore(cancel);
+    errno = error;
+    return 1;
+}
+
+/* Makes sure that a dispatch or the descriptor tells when a refused publish may be tried again. 1: right now. */
+static int space_watch(struct ps__port *port)
+{
+    pthread_mutex_lock(&port->space);
+    int armed = !port->space_leader && space_arm(port);         /* a leader tells when it is done */
+    pthread_mutex_unlock(&port->space);
+    if (!armed) return 0;
+    /* Loans have no cheap test: a spurious "again" is allowed, and the next refusal finds the bell armed. */
+    return ps__load_acq(&port->ready) == 0 || space_room(port, 1, 0) || ps__load_rlx(&port->loans_ready);
+}
+
+static void space_tell(struct ps__port *port)
+{
+    ps__store_rlx(&port->space_event, 1);
+    wake_signal(port);
+}
+
+void ps__space_refused(struct ps__port *port, uint32_t units)
+{
+    (void)units;
+    int error = errno, cancel = ps__cancel_off();
+    ps__store_rlx(&port->want_space, 1);
+    ps__fence_sc();                             /* other ends: in_wait in ps__port_wait, fd_used in ps__port_fd */
+    if (ps__load_rlx(&port->fd_used)) {
+        if (space_watch(port)) space_tell(port);
+    } else if (ps__load_rlx(&port->in_wait)) {
+        wake_signal(port);                      /* the sleeper watches for it from now on */
+    }
+    ps__cancel_restore(cancel);
+    errno = error;
+}
+
+/* Has the bell for space been rung for nobody but the refused? Then one is told. */
+static int space_rung(struct ps__port *port)
+{
+    int rung = 0;
+    if (!ps__load_rlx(&port->want_space)) return 0;
+    pthread_mutex_lock(&port->space);
+    if (ps__load_rlx(&port->space_event)) rung = 1;
+    if (!port->space_leader && port->space_armed && port->env->drain(port, PS__BELL_SPACE)) {
+        space_disarm(port);
+        rung = 1;
+    }
+    if (rung) {
+        ps__store_rlx(&port->space_event, 0);
+        ps__store_rlx(&port->want_space, 0);
+    }
+    pthread_mutex_unlock(&port->space);
+    return rung;
+}
+
+void ps__sleep_begin(struct ps__port *port)
+{
+    if (!ps__load_rlx(&port->fd_used)) return;
+    sleep_disarm(port);
+    wake_clear(port);
+    (void)space_rung(port);
+}
+
+/* ------------------------------------------------------------------ wait, fd */
+
+static int wait_spin(struct ps__port *port)
+{
+    if (!port->spin_us) return 0;
+    uint64_t until = ps__now_ns() + (uint64_t)port->spin_us * 1000u;
+    unsigned blocked;
+    do {
+        for (int i = 0; i < 32; i++) {
+            if (ps__reader_look(port, &blocked) || ps__load_rlx(&port->woken)) return 1;
+            ps__pause();
+        }
+    } while (ps__now_ns() < until);
+    return 0;
+}
+
+/* One sleep. 1 look again, 0 this slice is over, 2 woken, 3 space; or an error. */
+static int wait_sleep(struct ps__port *port, uint64_t deadline_ns)
+{
+    unsigned blocked;
+    int has_slot = port->slot < PS_MEMBERS_MAX, bell = -1;
+    if (has_slot) {
+        bell = port->env->bell(port, PS__BELL_MESSAGE);
+        if (bell < 0) return ps__fail_sys(-bell, "no descriptor to sleep on");
+        sleep_arm(port);
+    }
+    int result = 1, space = 0;
+    if (ps__reader_look(port, &blocked)) goto awake;
+    if (ps__load_rlx(&port->want_space)) {
+        if (space_watch(port) || ps__load_rlx(&port->space_event)) space_tell(port);
+        space = 1;
+    }
+    uint64_t slice = 0;
+    if (blocked < PS_MEMBERS_MAX || !has_slot) slice = ps__deadline_ns(PS__SLICE_MS);
+#ifndef PS_TEST_HOOKS
+    else slice = ps__deadline_ns(WAKE_INSURANCE_MS);
+#endif
+    if (deadline_ns && (!slice || deadline_ns < slice)) slice = deadline_ns;
+    struct pollfd fds[3] = { { port->event, POLLIN, 0 }, { bell, POLLIN, 0 }, { space ? port->space_fd : -1, POLLIN, 0 } };
+    result = ps__load_rlx(&port->woken) ? 2 : ps__poll(fds, 3, slice);
+    if (result == 2) goto awake;
+    if (result < 0) result = ps__fail_sys(-result, "poll");
+    else if (result > 0) result = 1;
+    if (fds[0].revents) wake_clear(port);
+    if (space && space_rung(port)) result = 3;
+    if (result == 0 && blocked < PS_MEMBERS_MAX) port->env->repair(port, blocked);
+awake:
+    if (has_slot) sleep_disarm(port);
+    return result;
+}
+
+int ps__port_wait(void *state, int timeout_ms)
+{
+    struct ps__port *port = state;
+    uint64_t deadline = ps__deadline_ns(timeout_ms);
+    ps__reader_flush(port);
+    int result = wake_event(port);
+    if (result) return result;
+    if (!ps__load_rlx(&port->woken) && wait_spin(port) && !ps__load_rlx(&port->woken)) return 1;
+    int cancel = ps__cancel_off();
+    ps__store_rlx(&port->in_wait, 1);
+    ps__fence_sc();                             /* other end ps__space_refused */
+    do {
+        if (ps__load_rlx(&port->woken)) {
+            result = 2;
+            break;
+        }
+        result = ps__now_coarse_ms() - port->checked_ms >= 1000 ? port->env->check(port) : 0;
+        if (result == 0) result = wait_sleep(port, deadline);
+    } while (result == 0 && (deadline == 0 || ps__now_ns() < deadline));
+    ps__store_rlx(&port->in_wait, 0);
+    if (result == 2) ps__store_rlx(&port->woken, 0);
+    ps__cancel_restore(cancel);
+    return result == 3 ? 0 : result;
+}
+
+int ps__port_fd(void *state)
+{
+    struct ps__port *port = state;
+    if (port->pollset >= 0) return port->pollset;
+    if (port->slot >= PS_MEMBERS_MAX) return ps__fail(PS_ENOTSUP, "a handle with observe=1 has no descriptor");
+    int err = wake_event(port), bell = port->env->bell(port, PS__BELL_MESSAGE);
+    if (err) return err;
+    if (bell < 0) return ps__fail_sys(-bell, "no descriptor to sleep on");
+    pthread_mutex_lock(&port->fds);
+    if (port->pollset < 0) {
+        int set = ps__pollset_open();
+        if (set >= 0) err = ps__pollset_add(set, port->event);
+        if (set >= 0 && !err) err = ps__pollset_add(set, bell);
+        if (set < 0) {
+            err = ps__fail_sys(-set, "no descriptor for ps_fd");
+        } else if (err) {
+            ps__close_fd(set);
+            err = ps__fail_sys(-err, "no descriptor for ps_fd");
+        } else {
+            port->pollset = set;
+        }
+    }
+    pthread_mutex_unlock(&port->fds);
+    if (err) return err;
+    ps__store_rlx(&port->fd_used, 1);
+    ps__fence_sc();                             /* other end ps__space_refused */
+    if (ps__load_rlx(&port->want_space) && space_watch(port)) space_tell(port);
+    wake_signal(port);                          /* readable at once: nobody has looked yet */
+    return port->pollset;
+}
+
+int ps__wake_open(struct ps__port *port)
+{
+    port->event = port->pollset = port->space_fd = -1;
+    if (port->slot < PS_MEMBERS_MAX) {          /* numbers go on where the slot's last owner stopped: never the same twice */
+        struct ps__reader *reader = port->reader[port->slot];
+        port->sleep_number = (ps__load_rlx(&reader->armed) + 1) & ~(uint64_t)1;
+        port->wait_number = (ps__load_rlx(&reader->waiting) + 1) & ~(uint64_t)1;
+        ps__store_rlx(&reader->armed, port->sleep_number);
+        ps__store_rlx(&reader->waiting, port->wait_number);
+        ps__and_rlx(&port->words->sleepers[port->slot / 64], ~ps__set_bit(port->slot));
+        ps__and_rlx(&port->words->waiters[port->slot / 64], ~ps__set_bit(port->slot));
+    }
+    pthread_condattr_t attr;
+    if (pthread_condattr_init(&attr)) return ps__fail(PS_ENOMEM, "no memory for a condition");
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    int err = pthread_cond_init(&port->space_cond, &attr);
+    pthread_condattr_destroy(&attr);
+    if (err) return ps__fail(PS_ENOMEM, "no memory for a condition");
+    pthread_mutex_init(&port->space, NULL);
+    pthread_mutex_init(&port->fds, NULL);
+    return 0;
+}
+
+/* The descriptors of this file; the bells belong to the memory's owner. */
+void ps__wake_close(struct ps__port *port)
+{
+    ps__close_fd(port->pollset);
+    ps__close_fd(port->event);
+    pthread_cond_destroy(&port->space_cond);
+    pthread_mutex_destroy(&port->space);
+    pthread_mutex_destroy(&port->fds);
+}
+
+#undef WAKE_INSURANCE_MS
