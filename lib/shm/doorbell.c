@@ -1,0 +1,172 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * doorbell.c - how one process wakes another: Unix datagram sockets, one byte a ring.
+ *
+ * A descriptor, because an event loop can poll it; no helper thread; gone with its owner. One socket a handle rings with and is
+ * rung on, made at ps_open so that ringing never fails for want of descriptors, bound when the handle first sleeps; a second
+ * one for a handle that waits for space. Names derive from slot and the bus's random id and are never read from shared memory:
+ * beside the file of a named bus, in the abstract namespace for an anonymous one and for space (whose waits are short slices
+ * anyway, so that a bus has one file name per member at most). What a datagram holds is ignored.
+ */
+#include "shm.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sockios.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define DOORBELL_DRAIN 16               /* datagrams a drain reads: a flood costs no more */
+
+static int doorbell_socket(struct ps__shm *shm)
+{
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) return -errno;
+    /* Each undrained ring stays charged to the ringer: room for one at every member. */
+    int room = (int)shm->header.members * 2048;
+    (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, sizeof room);
+    return fd;
+}
+
+int ps__bell_open(struct ps__shm *shm)
+{
+    int fd = doorbell_socket(shm);
+    return fd < 0 ? fd : ps__kept_set(&shm->bell[PS__BELL_MESSAGE], fd);
+}
+
+/* "NAME@ID.SLOT": no bus has such a name. */
+static int doorbell_path(const struct ps__shm *shm, unsigned slot, char *path, size_t size)
+{
+    return snprintf(path, size, "%s@%08x.%u", shm->path, (unsigned)shm->header.id[0], slot);
+}
+
+static int doorbell_named(const struct ps__shm *shm, int which)
+{
+    return which == PS__BELL_MESSAGE && shm->path[0] && !shm->proc && !shm->header.anonymous;
+}
+
+/* The address of a slot's bell; its length, or 0 if it cannot be formed. */
+static socklen_t doorbell_address(struct ps__shm *shm, unsigned slot, int which, struct sockaddr_un *address)
+{
+    char path[PS__SHM_PATH + 32];
+    memset(address, 0, sizeof *address);
+    address->sun_family = AF_UNIX;
+    if (!doorbell_named(shm, which)) {                  /* abstract: a leading NUL, no trailing one */
+        int n = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "psbus-%016llx%016llx-%u%c",
+                         (unsigned long long)shm->header.id[0], (unsigned long long)shm->header.id[1], slot, "ms"[which]);
+        return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+    }
+    int n = doorbell_path(shm, slot, path, sizeof path);
+    const char *name = path;
+    char proc[PS__SHM_PATH + 64];
+    if ((size_t)n >= sizeof address->sun_path) {        /* too long for an address: by way of the directory */
+        if (!ps__kept_valid(&shm->dirfd)) {
+            int fd = open(shm->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+            if (fd < 0 || ps__kept_set(&shm->dirfd, fd)) return 0;
+        }
+        n = snprintf(proc, sizeof proc, "/proc/self/fd/%d%s", shm->dirfd.fd, strrchr(path, '/'));
+        name = proc;
+        if ((size_t)n >= sizeof address->sun_path) return 0;
+    }
+    memcpy(address->sun_path, name, (size_t)n + 1);
+    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)n + 1);
+}
+
+void ps__bell_unlink(struct ps__shm *shm, unsigned slot)
+{
+    char path[PS__SHM_PATH + 32];
+    if (!doorbell_named(shm, PS__BELL_MESSAGE)) return;
+    doorbell_path(shm, slot, path, sizeof path);
+    unlink(path);
+}
+
+static int doorbell_bind(struct ps__shm *shm, int fd, int which)
+{
+    struct sockaddr_un address;
+    socklen_t len = doorbell_address(shm, shm->port.slot, which, &address);
+    if (!len) return -ENAMETOOLONG;
+    if (!doorbell_named(shm, which)) return bind(fd, (struct sockaddr *)&address, len) ? -errno : 0;
+    ps__bell_unlink(shm, shm->port.slot);               /* what a dead owner of the slot left */
+    if (bind(fd, (struct sockaddr *)&address, len)) return -errno;
+    char path[PS__SHM_PATH + 32];
+    struct stat st;
+    /* The bus's own mode, before the slot shows that somebody sleeps: whoever may publish may ring. */
+    mode_t mode = ps__kept_valid(&shm->lock) && fstat(shm->lock.fd, &st) == 0 ? st.st_mode & 0777 : 0600;
+    doorbell_path(shm, shm->port.slot, path, sizeof path);
+    return chmod(path, mode) ? -errno : 0;
+}
+
+/* A named bell whose name somebody removed rings no more: a new one under the old descriptor's number. */
+static int doorbell_rebind(struct ps__shm *shm, int which)
+{
+    struct stat st;
+    char path[PS__SHM_PATH + 32];
+    if (!doorbell_named(shm, which)) return 0;
+    doorbell_path(shm, shm->port.slot, path, sizeof path);
+    if (lstat(path, &st) == 0) return 0;
+    int fresh = doorbell_socket(shm);
+    if (fresh < 0) return fresh;
+    int err = doorbell_bind(shm, fresh, which);
+    if (!err && dup3(fresh, shm->bell[which].fd, O_CLOEXEC) < 0) err = -errno;
+    ps__close_fd(fresh);
+    if (err) return err;
+    if (fstat(shm->bell[which].fd, &st) == 0) shm->bell[which].ino = st.st_ino;
+    return shm->port.pollset >= 0 ? ps__pollset_add(shm->port.pollset, shm->bell[which].fd) : 0;
+}
+
+int ps__bell_bind(struct ps__port *port, int which)
+{
+    struct ps__shm *shm = (struct ps__shm *)(void *)port;
+    int err;
+    if (shm->bell[which].fd < 0) {
+        int fd = doorbell_socket(shm);
+        if (fd < 0) return fd;
+        if ((err = ps__kept_set(&shm->bell[which], fd))) return err;
+    }
+    if (!ps__kept_valid(&shm->bell[which])) return -EBADF;      /* closed behind our back */
+    if (!shm->bound[which]) {
+        if ((err = doorbell_bind(shm, shm->bell[which].fd, which))) return err;
+        shm->bound[which] = 1;
+    } else if ((err = doorbell_rebind(shm, which))) {
+        return err;
+    }
+    return shm->bell[which].fd;
+}
+
+int ps__bell_drain(struct ps__port *port, int which)
+{
+    struct ps__shm *shm = (struct ps__shm *)(void *)port;
+    char byte;
+    int rung = 0;
+    if (!shm->bound[which] || !ps__kept_valid(&shm->bell[which])) return 0;
+    for (int i = 0; i < DOORBELL_DRAIN && recv(shm->bell[which].fd, &byte, 1, MSG_DONTWAIT) >= 0; i++) rung = 1;
+    return rung;
+}
+
+int ps__bell_ring(struct ps__port *port, unsigned slot, int which)
+{
+    struct ps__shm *shm = (struct ps__shm *)(void *)port;
+    struct sockaddr_un address;
+    struct ps__kept *own = &shm->bell[PS__BELL_MESSAGE];
+    socklen_t len = doorbell_address(shm, slot, which, &address);
+    if (!len || !ps__kept_valid(own)) return 1;
+    if (sendto(own->fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, len) >= 0) return 1;
+    if (errno != EAGAIN) return 1;                      /* its owner is gone, or will bind again and look */
+    /* The sleeper's queue is full: rung already. Or our own buffer is: then it was not. */
+    int queued = 0, room = 0;
+    socklen_t room_size = sizeof room;
+    if (ioctl(own->fd, SIOCOUTQ, &queued) || getsockopt(own->fd, SOL_SOCKET, SO_SNDBUF, &room, &room_size)) return 1;
+    return queued < room / 2;
+}
+
+void ps__bell_close(struct ps__shm *shm)
+{
+    ps__kept_close(&shm->bell[0]);
+    ps__kept_close(&shm->bell[1]);
+    ps__kept_close(&shm->dirfd);
+    shm->bound[0] = shm->bound[1] = 0;
+}
+
+#undef DOORBELL_DRAIN

@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * member.c - slots: who lives where, moving in after the dead, mapping lanes.
+ *
+ * Whoever holds the lock of a slot's byte owns the slot, and the kernel drops the lock with the process, so nothing here goes
+ * by pid or time. There is no lock that everybody needs: a process stopped while it held one would stop every other.
+ */
+#include "shm.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+
+static struct flock member_range(off_t slot, off_t count, short type)
+{
+    struct flock lock = { 0 };
+    lock.l_type = type;
+    lock.l_whence = SEEK_SET;
+    lock.l_start = PS__SHM_LOCKS + slot;
+    lock.l_len = count;
+    return lock;
+}
+
+int ps__slot_try(struct ps__shm *shm, unsigned slot)
+{
+    struct flock lock = member_range(slot, 1, F_WRLCK);
+    if (!ps__kept_valid(&shm->lock)) return 0;
+    return fcntl(shm->lock.fd, F_OFD_SETLK, &lock) == 0;
+}
+
+void ps__slot_drop(struct ps__shm *shm, unsigned slot)
+{
+    struct flock lock = member_range(slot, 1, F_UNLCK);
+    if (ps__kept_valid(&shm->lock)) (void)fcntl(shm->lock.fd, F_OFD_SETLK, &lock);
+}
+
+int ps__slot_last(struct ps__shm *shm)
+{
+    struct flock lock = member_range(0, shm->header.members, F_WRLCK);
+    if (!ps__kept_valid(&shm->lock)) return 0;
+    return fcntl(shm->lock.fd, F_OFD_SETLK, &lock) == 0;        /* a failure changes nothing */
+}
+
+/* Not to be asked of the own slot: one's own description always says "free". */
+int ps__slot_alive(struct ps__shm *shm, unsigned slot)
+{
+    struct flock lock = member_range(slot, 1, F_WRLCK);
+    if (!ps__kept_valid(&shm->lock)) return 1;                  /* cannot ask, so nobody is declared dead */
+    if (fcntl(shm->lock.fd, F_OFD_GETLK, &lock)) return 1;
+    return lock.l_type != F_UNLCK;
+}
+
+/* Does one lock cover more than a slot? Then the last member is removing the file. */
+static int member_taken_down(struct ps__shm *shm)
+{
+    struct flock lock = member_range(0, shm->header.members, F_WRLCK);
+    if (fcntl(shm->lock.fd, F_OFD_GETLK, &lock) || lock.l_type == F_UNLCK) return 1;    /* or done with it just now */
+    return lock.l_len > 1 || shm->header.members == 1;
+}
+
+int ps__slot_take(struct ps__shm *shm)
+{
+    for (unsigned slot = 0; slot < shm->header.members; slot++) {
+        struct flock lock = member_range(slot, 1, F_WRLCK);
+        if (fcntl(shm->lock.fd, F_OFD_SETLK, &lock) == 0) return (int)slot;
+        if (errno == EINVAL) return ps__fail(PS_ENOTSUP, "this kernel has no open file description locks");
+        if (errno != EAGAIN && errno != EACCES) return ps__fail_sys(errno, "locking a slot");
+    }
+    if (shm->header.members > 1 && member_taken_down(shm)) return PS_EAGAIN;
+    return ps__fail(PS_EFULL, "%s has its %u members (members=, fixed by who created it)",
+                    shm->path[0] ? shm->path : "the anonymous bus", shm->header.members);
+}
+
+/* ------------------------------------------------------------------ lanes */
+
+int ps__shm_know_geometry(struct ps__shm *shm)
+{
+    struct ps__geometry g;
+    if (shm->geometry.depth_log && shm->geometry.fixed) return 0;
+    int err = ps__geometry_unpack(ps__load_acq(&shm->port.words->geometry), &g);
+    if (!err && !g.fixed) err = ps__fail(PS_ECORRUPT, "a lane without a geometry");
+    if (!err) shm->geometry = g;
+    return err;
+}
+
+static void *member_map(struct ps__shm *shm, uint64_t offset, size_t size, int writable)
+{
+    struct stat st;
+    void *memory = NULL;
+    int fd = ps__shm_data_fd(shm);
+    if (fd < 0) return NULL;
+    if (fstat(fd, &st) || (uint64_t)st.st_size < offset + size) {       /* beyond the end is SIGBUS */
+        (void)ps__fail(PS_ECORRUPT, "a lane beyond the end of the bus's file");
+    } else {
+        memory = mmap(NULL, size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, (off_t)offset);
+        if (memory == MAP_FAILED) {
+            memory = NULL;
+            (void)ps__fail(PS_ENOMEM, "cannot map %zu bytes of a lane", size);
+        } else {
+            madvise(memory, size, MADV_DONTDUMP);
+        }
+    }
+    ps__close_fd(fd);
+    return memory;
+}
+
+static int member_word_matches(struct ps__shm *shm, ps__a64 *word)
+{
+    struct ps__geometry g;
+    return !ps__geometry_unpack(ps__load_acq(word), &g) && g.depth_log == shm->geometry.depth_log &&
+           g.units_log == shm->geometry.units_log && g.loans_log == shm->geometry.loans_log;
+}
+
+int ps__slot_map(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view)
+{
+    int err = ps__shm_know_geometry(shm);
+    if (err) return err;
+    size_t cells = ps__cells_size(&shm->geometry);
+    unsigned char *memory = member_map(shm, ps__shm_ring_offset(shm, slot), cells + ps__payload_size(&shm->geometry), writable);
+    if (!memory) return PS_ENOMEM;
+    view->payload = memory + cells;
+    view->cells = (uint32_t)1 << shm->geometry.depth_log;
+    view->units = (uint32_t)1 << shm->geometry.units_log;
+    view->cell = (struct ps__cell *)(void *)memory;
+    return 0;
+}
+
+int ps__slot_map_loan(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view)
+{
+    unsigned char *memory = member_map(shm, ps__shm_loan_offset(shm, slot), ps__loans_size(&shm->geometry), writable);
+    if (!memory) return PS_ENOMEM;
+    view->loan_bytes = ps__loans_size(&shm->geometry);
+    view->loan = memory;
+    return 0;
+}
+
+/* ------------------------------------------------------------------ moving in and out */
+
+/*
+ * The slot may have had an owner who died anywhere, also in here: everything is done again by the next one. The lane goes on
+ * where the old owner stopped, behind its old messages and gated by the same readers.
+ */
+int ps__slot_move_in(struct ps__shm *shm)
+{
+    struct ps__port *port = &shm->port;
+    struct ps__lane *lane = port->view[port->slot].lane;
+    port->own.lane = lane;
+    uint64_t epoch = ps__load_rlx(&lane->epoch) + 1;
+    if ((uint32_t)epoch == 0) epoch++;
+    ps__store_rel(&lane->epoch, (uint32_t)epoch);       /* an owner that lost its lock while it lived sees it at its next publish */
+    port->publisher = (uint32_t)epoch;
+    if (ps__load_acq(&lane->ring)) {
+        int err = ps__shm_know_geometry(shm);
+        if (!err && !member_word_matches(shm, &lane->ring)) err = ps__fail(PS_ECORRUPT, "slot %u: its lane is damaged", port->slot);
+        if (!err) err = ps__slot_map(shm, port->slot, 1, &port->own);
+        if (err) return err;
+        if (ps__ring_recover(port, &port->own)) ps__bump(&port->corrupt, 1);
+    }
+    ps__port_introduce(port, shm->label);
+    ps__fence_sc();                     /* SYNC(space): the old owner no longer gates; whoever waits for it looks again */
+    for (unsigned l = 0; l < port->lanes; l++) ps__wake_waiters(port, l);
+    return 0;
+}
+
+void ps__slot_move_out(struct ps__shm *shm)
+{
+    struct ps__port *port = &shm->port;
+    if (port->borrowing) ps__store_rel(&port->reader[port->slot]->borrow, 0);
+    ps__reader_leave(port);
+    ps__interest_clear(port->words, port->about[port->slot], port->bits[port->slot]);
+    ps__store_rel(&port->about[port->slot]->used, 0);
+    ps__fence_sc();
+    for (unsigned l = 0; l < port->lanes; l++) ps__wake_waiters(port, l);      /* a borrow may have ended */
+}
+
+int ps__slot_repair(struct ps__port *port, unsigned slot)
+{
+    struct ps__shm *shm = (struct ps__shm *)(void *)port;
+    if (port->observe || slot == port->slot || ps__slot_alive(shm, slot)) return 0;
+    if (!ps__slot_try(shm, slot)) return 0;             /* somebody else takes it or repairs it */
+    struct ps__view view = { 0 };
+    int done = 0, fd = ps__shm_data_fd(shm);
+    void *page = MAP_FAILED;
+    if (fd >= 0)
+        page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(PS__SHM_SLOTS + slot * PS__SHM_ALIGN));
+    ps__close_fd(fd);
+    if (page != MAP_FAILED) {
+        view.lane = (struct ps__lane *)(void *)((unsigned char *)page + ps__lane_offset(slot));
+        if (ps__load_acq(&view.lane->ring) && !ps__slot_map(shm, slot, 1, &view)) {
+            if (ps__ring_recover(port, &view)) ps__bump(&port->corrupt, 1);
+            munmap(view.cell, ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry));
+            done = 1;
+        }
+        munmap(page, 4096);
+    }
+    ps__slot_drop(shm, slot);
+    return done;
+}
+

@@ -1,0 +1,478 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * segment.c - the file of a shm bus: found or created, checked, mapped, removed by the last one out.
+ *
+ * Creation is atomic: an unnamed file is filled, a slot of it locked, and then it gets its name, or loses the race. The lock
+ * descriptor is a second open file description, never the one that is mapped: a mapping would keep the lock alive in a forked
+ * child. Space is reserved with fallocate(2) itself before anybody uses it, so a full file system is an error here and not a
+ * SIGBUS later.
+ */
+#include "shm.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+#include <time.h>
+#include <unistd.h>
+
+#define SEGMENT_MAGIC    0x3173756273707eu      /* "~psbus1" */
+#define SEGMENT_ENDIAN   0x01020304u
+#define SEGMENT_CHUNK    ((uint64_t)16 << 20)
+#define SEGMENT_MEMBERS  64u
+#define SEGMENT_PATIENCE_MS 100
+
+/* ------------------------------------------------------------------ kept descriptors */
+
+int ps__kept_set(struct ps__kept *kept, int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st)) {
+        int error = errno;
+        close(fd);
+        return -error;
+    }
+    *kept = (struct ps__kept){ fd, st.st_dev, st.st_ino };
+    return 0;
+}
+
+int ps__kept_valid(const struct ps__kept *kept)
+{
+    struct stat st;
+    return kept->fd >= 0 && fstat(kept->fd, &st) == 0 && st.st_dev == kept->dev && st.st_ino == kept->ino;
+}
+
+void ps__kept_close(struct ps__kept *kept)
+{
+    if (ps__kept_valid(kept)) close(kept->fd);
+    kept->fd = -1;
+}
+
+/* ------------------------------------------------------------------ layout */
+
+uint64_t ps__shm_fixed_size(unsigned members)
+{
+    return PS__SHM_SLOTS + (uint64_t)members * (PS__SHM_ALIGN + PS__BIG_BITS / 8);
+}
+
+static uint64_t segment_align(uint64_t size) { return (size + PS__SHM_ALIGN - 1) & ~(uint64_t)(PS__SHM_ALIGN - 1); }
+
+static uint64_t segment_ring_size(const struct ps__geometry *g)
+{
+    return segment_align(ps__cells_size(g) + ps__payload_size(g));
+}
+
+uint64_t ps__shm_ring_offset(const struct ps__shm *shm, unsigned slot)
+{
+    uint64_t stride = segment_ring_size(&shm->geometry) + segment_align(ps__loans_size(&shm->geometry));
+    return ps__shm_fixed_size(shm->port.members) + slot * stride;
+}
+
+uint64_t ps__shm_loan_offset(const struct ps__shm *shm, unsigned slot)
+{
+    return ps__shm_ring_offset(shm, slot) + segment_ring_size(&shm->geometry);
+}
+
+static uint64_t segment_check(const struct ps__shm_header *h)
+{
+    uint64_t hash = 0xcbf29ce484222325u;                /* FNV-1a: damage, not malice */
+    const unsigned char *bytes = (const unsigned char *)&h->endian;
+    for (size_t i = 0; i < offsetof(struct ps__shm_header, check) - offsetof(struct ps__shm_header, endian); i++)
+        hash = (hash ^ bytes[i]) * 0x100000001b3u;
+    return hash;
+}
+
+/* ------------------------------------------------------------------ reserving space */
+
+/* fallocate(2) in chunks, signals blocked: RLIMIT_FSIZE would raise SIGXFSZ, and a timer could interrupt it for ever. */
+int ps__shm_reserve(int fd, uint64_t offset, uint64_t size, const char *what)
+{
+    sigset_t all, old, pending;
+    int error = 0, had;
+    sigfillset(&all);
+    sigpending(&pending);
+    had = sigismember(&pending, SIGXFSZ);
+    pthread_sigmask(SIG_SETMASK, &all, &old);
+    for (uint64_t done = 0; done < size && !error;) {
+        uint64_t chunk = size - done < SEGMENT_CHUNK ? size - done : SEGMENT_CHUNK;
+        if (fallocate(fd, 0, (off_t)(offset + done), (off_t)chunk) == 0) done += chunk;
+        else if (errno != EINTR) error = errno;
+    }
+    if (error == EFBIG && !had) {                       /* ours, and nobody else's business */
+        sigset_t one;
+        struct timespec zero = { 0, 0 };
+        sigemptyset(&one);
+        sigaddset(&one, SIGXFSZ);
+        while (sigtimedwait(&one, NULL, &zero) < 0 && errno == EINTR) { }
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    if (!error) return 0;
+    struct statfs fs;
+    if (error == ENOSPC && fstatfs(fd, &fs) == 0)
+        return ps__fail(PS_ENOSPC, "%llu bytes wanted for %s, the file system has %llu left", (unsigned long long)size, what,
+                        (unsigned long long)fs.f_bavail * (unsigned long long)fs.f_bsize);
+    return ps__fail_sys(error, "%llu bytes for %s", (unsigned long long)size, what);
+}
+
+/* ------------------------------------------------------------------ where it is */
+
+int ps__shm_locate(struct ps__shm *shm, const ps_url *url)
+{
+    const char *address = url->address;
+    int n;
+    if (!address) {
+        if (url->observe || !url->create)
+            return ps__fail(PS_ENOENT, "shm: makes a new bus; watch one through shm:///proc/PID/fd/N");
+        return 0;
+    }
+    if (address[0] == '/') {
+        n = snprintf(shm->path, sizeof shm->path, "%s", address);
+        shm->proc = strncmp(address, "/proc/", 6) == 0;
+        if (n < 0 || (size_t)n >= sizeof shm->path - 32) return ps__fail(PS_EINVAL, "path longer than %zu bytes", sizeof shm->path - 33);
+        if (shm->path[n - 1] == '/') return ps__fail(PS_EINVAL, "'%s' is a directory's name", address);
+        memcpy(shm->dir, shm->path, (size_t)n + 1);
+        char *slash = strrchr(shm->dir, '/');
+        slash[slash == shm->dir] = '\0';
+        return 0;
+    }
+    int err = ps__name_check(address);
+    if (err) return err;
+    snprintf(shm->dir, sizeof shm->dir, "/dev/shm/psbus-%lu", (unsigned long)geteuid());
+    snprintf(shm->path, sizeof shm->path, "%.80s/%.64s", shm->dir, address);
+    struct stat st;
+    if (url->create && mkdir(shm->dir, 0700) && errno != EEXIST) return ps__fail_sys(errno, "cannot make %s", shm->dir);
+    if (lstat(shm->dir, &st)) {
+        if (errno == ENOENT) return ps__fail(PS_ENOENT, "no bus %s", shm->path);
+        return ps__fail_sys(errno, "%s", shm->dir);
+    }
+    if (!S_ISDIR(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0) || st.st_mode & 022)
+        return ps__fail(PS_EACCES, "%s is not a directory that only this user can write", shm->dir);
+    return 0;
+}
+
+/* Others have atomics that do not reach between processes, or locks that nobody keeps. */
+static int segment_file_system(int fd)
+{
+    struct statfs fs;
+    if (fstatfs(fd, &fs)) return ps__fail_sys(errno, "fstatfs");
+    switch ((unsigned long)fs.f_type) {
+    case 0x01021994ul:                  /* tmpfs, memfd */
+    case 0x0000ef53ul:                  /* ext4 */
+    case 0x58465342ul:                  /* xfs */
+        return 0;
+    default:
+        return ps__fail(PS_ENOTSUP, "file system of type %lx: tmpfs, ext4 or xfs is needed", (unsigned long)fs.f_type);
+    }
+}
+
+static int segment_lock_description(struct ps__shm *shm, int fd, int flags)
+{
+    char proc[64];
+    snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
+    int lock = open(proc, flags | O_CLOEXEC);
+    if (lock < 0) return ps__fail(PS_ENOTSUP, "no second description of the bus's file: %s (is /proc mounted?)", strerror(errno));
+    int err = ps__kept_set(&shm->lock, lock);
+    return err ? ps__fail_sys(-err, "fstat") : 0;
+}
+
+int ps__shm_data_fd(struct ps__shm *shm)
+{
+    char proc[64];
+    int fd = -1;
+    struct stat st;
+    if (ps__kept_valid(&shm->lock)) {
+        snprintf(proc, sizeof proc, "/proc/self/fd/%d", shm->lock.fd);
+        fd = open(proc, (shm->port.observe ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    } else if (shm->path[0]) {                          /* the program closed it (closefrom): by name, if it is still the file */
+        fd = open(shm->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        if (fd >= 0 && (fstat(fd, &st) || st.st_dev != shm->lock.dev || st.st_ino != shm->lock.ino)) {
+            close(fd);
+            fd = -1;
+            errno = ESTALE;
+        }
+    } else {
+        errno = EBADF;
+    }
+    if (fd < 0) (void)ps__fail_sys(errno, "the bus's descriptor is gone");
+    return fd;
+}
+
+/* ------------------------------------------------------------------ mapping */
+
+static void segment_point(struct ps__shm *shm)
+{
+    struct ps__port *port = &shm->port;
+    port->words = (struct ps__words *)(void *)(shm->base + PS__SHM_WORDS);
+    for (unsigned i = 0; i < port->members; i++) {
+        unsigned char *slot = shm->base + PS__SHM_SLOTS + (size_t)i * PS__SHM_ALIGN, *area = slot + 4096;
+        port->view[i].lane = (struct ps__lane *)(void *)(slot + ps__lane_offset(i));
+        port->reader[i] = (struct ps__reader *)(void *)(area + ps__reader_offset(i));
+        port->about[i] = (struct ps__about *)(void *)(area + PS__READER_ROOM);
+        port->bits[i] = (ps__a64 *)(void *)(area + PS__READER_ROOM + 4096);
+    }
+}
+
+/* The fixed part, all of it read-only: a stray pointer cannot damage what others own. Then words and the own slot writable. */
+static int segment_map(struct ps__shm *shm, int fd)
+{
+    shm->base_size = ps__shm_fixed_size(shm->header.members);
+    void *base = mmap(NULL, shm->base_size, PROT_READ, MAP_SHARED, fd, 0);
+    if (base == MAP_FAILED) return ps__fail(PS_ENOMEM, "cannot map %zu bytes: %s", shm->base_size, strerror(errno));
+    shm->base = base;
+    madvise(base, shm->base_size, MADV_DONTDUMP);
+    shm->port.members = shm->header.members;
+    segment_point(shm);
+    if (shm->port.observe) return 0;
+    if (mprotect(shm->base + PS__SHM_WORDS, 4096, PROT_READ | PROT_WRITE) ||
+        mprotect(shm->base + PS__SHM_SLOTS + (size_t)shm->port.slot * PS__SHM_ALIGN, PS__SHM_SLOT_USED, PROT_READ | PROT_WRITE))
+        return ps__fail_sys(errno, "mprotect");
+    /* The lock survives closefrom() through this page, and does not survive in a forked child. */
+    void *pin = mmap(NULL, 4096, PROT_READ, MAP_SHARED, shm->lock.fd, 0);
+    if (pin == MAP_FAILED) return ps__fail(PS_ENOMEM, "cannot map a page: %s", strerror(errno));
+    shm->pin = pin;
+    if (madvise(pin, 4096, MADV_DONTFORK)) return ps__fail_sys(errno, "madvise");
+    return 0;
+}
+
+/* ------------------------------------------------------------------ create */
+
+/* Everything that exists from the start; the magic last. */
+static int segment_fill(struct ps__shm *shm, int fd, const ps_url *url, const struct ps__geometry *wanted)
+{
+    struct ps__shm_header *h = &shm->header;
+    unsigned members = url->members ? url->members : SEGMENT_MEMBERS;
+    *h = (struct ps__shm_header){ 0, SEGMENT_ENDIAN, PS__SHM_VERSION, members, !shm->path[0], 0, { 0, 0 }, 0 };
+    ps__random(&h->seed, sizeof h->seed);
+    ps__random(h->id, sizeof h->id);
+    h->check = segment_check(h);
+    int err = ps__shm_reserve(fd, 0, 4096, "a bus's header");
+    if (!err) err = ps__shm_reserve(fd, PS__SHM_WORDS, 4096, "a bus's words");
+    for (unsigned i = 0; i < members && !err; i++)
+        err = ps__shm_reserve(fd, PS__SHM_SLOTS + (uint64_t)i * PS__SHM_ALIGN, PS__SHM_SLOT_USED, "a member's slot");
+    if (err) return err;
+    if (ftruncate(fd, (off_t)ps__shm_fixed_size(members))) return ps__fail_sys(errno, "the size of a bus's file");
+    if (pwrite(fd, h, sizeof *h, 0) != (ssize_t)sizeof *h) return ps__fail_sys(errno, "writing a bus's header");
+    shm->port.members = members;
+    struct ps__geometry g = *wanted;
+    g.fixed = !shm->path[0];            /* an anonymous file is sealed at its full size */
+    uint64_t word = ps__geometry_pack(&g);
+    if (pwrite(fd, &word, 8, PS__SHM_WORDS + (off_t)offsetof(struct ps__words, geometry)) != 8)
+        return ps__fail_sys(errno, "writing a bus's geometry");
+#ifdef PS_TEST_HOOKS
+    struct ps__lane lane = { 0 };
+    ps__lane_init(&lane);
+    for (unsigned i = 0; i < members; i++)
+        if (pwrite(fd, &lane, sizeof lane, (off_t)(PS__SHM_SLOTS + i * PS__SHM_ALIGN + ps__lane_offset(i))) < 0)
+            return ps__fail_sys(errno, "writing a lane");
+#endif
+    h->magic = SEGMENT_MAGIC;
+    if (pwrite(fd, &h->magic, 8, 0) != 8) return ps__fail_sys(errno, "writing a bus's magic");
+    return 0;
+}
+
+static int segment_create_anonymous(struct ps__shm *shm, const ps_url *url, const struct ps__geometry *wanted, int *out)
+{
+    char proc[64];
+    int fd = memfd_create("psbus", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    if (fd < 0) return ps__fail_sys(errno, "memfd_create");
+    *out = fd;
+    int err = segment_fill(shm, fd, url, wanted);
+    if (err) return err;
+    shm->geometry = *wanted;
+    off_t size = (off_t)ps__shm_ring_offset(shm, shm->port.members);
+    if (fchmod(fd, 0600) || ftruncate(fd, size)) return ps__fail_sys(errno, "an anonymous bus of %lld bytes", (long long)size);
+    if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) return ps__fail_sys(errno, "sealing");
+    snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
+    int anchor = open(proc, O_PATH | O_CLOEXEC);
+    if (anchor < 0) return ps__fail(PS_ENOTSUP, "%s: %s (is /proc mounted?)", proc, strerror(errno));
+    err = ps__kept_set(&shm->anchor, anchor);
+    if (err) return ps__fail_sys(-err, "fstat");
+    if ((err = segment_lock_description(shm, fd, O_RDWR))) return err;
+    int slot = ps__slot_take(shm);
+    if (slot < 0) return slot;
+    shm->port.slot = (unsigned)slot;
+    return 0;
+}
+
+/* PS_EAGAIN: somebody else was faster, or the file system would not link it. */
+static int segment_create(struct ps__shm *shm, const ps_url *url, const struct ps__geometry *wanted, int *out)
+{
+    char proc[64];
+    int fd = open(shm->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
+        return ps__fail(PS_ENOTSUP, "%s: its file system has no O_TMPFILE", shm->dir);
+    if (fd < 0) return ps__fail_sys(errno, "cannot make a file in %s", shm->dir);
+    *out = fd;
+    int err = segment_file_system(fd);
+    if (!err && fchmod(fd, shm->mode < 0 ? 0600 : (mode_t)shm->mode)) err = ps__fail_sys(errno, "fchmod");
+    if (!err) err = segment_fill(shm, fd, url, wanted);
+    if (!err) err = segment_lock_description(shm, fd, O_RDWR);
+    if (err) return err;
+    int slot = ps__slot_take(shm);      /* before it has a name: it never looks abandoned */
+    if (slot < 0) return slot;
+    shm->port.slot = (unsigned)slot;
+    snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
+    if (linkat(AT_FDCWD, proc, AT_FDCWD, shm->path, AT_SYMLINK_FOLLOW) == 0) return 0;
+    return errno == EEXIST ? PS_EAGAIN : ps__fail_sys(errno, "cannot name %s", shm->path);
+}
+
+/* ------------------------------------------------------------------ open what is there */
+
+static int segment_foreign(const struct ps__shm *shm, const struct stat *st)
+{
+    if (st->st_uid == geteuid() || st->st_uid == 0 || (geteuid() == 0 && shm->port.observe)) return 0;
+    if (shm->path[0] == '/' && shm->mode >= 0 && (st->st_mode & 07777) == (mode_t)shm->mode) return 0;
+    return ps__fail(PS_EACCES, "%s belongs to user %lu with mode %04o: name mode=%04o and its path to trust it", shm->path,
+                    (unsigned long)st->st_uid, (unsigned)(st->st_mode & 07777), (unsigned)(st->st_mode & 07777));
+}
+
+static int segment_read_header(struct ps__shm *shm, int fd, const struct stat *st)
+{
+    struct ps__shm_header *h = &shm->header;
+    const char *name = shm->path[0] ? shm->path : "the anonymous bus";
+    if (st->st_size < (off_t)sizeof *h || pread(fd, h, sizeof *h, 0) != (ssize_t)sizeof *h || h->magic != SEGMENT_MAGIC) {
+        if (st->st_size >= (off_t)sizeof *h && __builtin_bswap64(h->magic) == SEGMENT_MAGIC)
+            return ps__fail(PS_EVERSION, "%s was made by a machine of the other byte order", name);
+        return ps__fail(PS_ECORRUPT, "%s is no bus of psbus", name);
+    }
+    if (h->endian != SEGMENT_ENDIAN) return ps__fail(PS_EVERSION, "%s was made by a machine of another byte order", name);
+    if (h->version != PS__SHM_VERSION)
+        return ps__fail(PS_EVERSION, "%s has layout %u, this library knows %u", name, h->version, PS__SHM_VERSION);
+    if (h->check != segment_check(h) || h->members < 1 || h->members > PS_MEMBERS_MAX ||
+        st->st_size < (off_t)ps__shm_fixed_size(h->members))
+        return ps__fail(PS_ECORRUPT, "%s: its header is damaged", name);
+    return 0;
+}
+
+/* PS_ENOENT: there is none. PS_EAGAIN: it went away under us, start over. */
+static int segment_open(struct ps__shm *shm, int *out)
+{
+    struct stat st, named;
+    char proc[64];
+    const char *path = shm->path;
+    int access = shm->port.observe ? O_RDONLY : O_RDWR, follow = shm->proc ? 0 : O_NOFOLLOW;
+    if (!path[0]) {
+        snprintf(proc, sizeof proc, "/proc/self/fd/%d", shm->anchor.fd);
+        path = proc;
+        follow = 0;
+    }
+    int fd = open(path, access | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | follow);
+    if (fd < 0) {
+        if (errno == ENOENT) return PS_ENOENT;
+        if (errno == ELOOP) return ps__fail(PS_EACCES, "%s is a symbolic link", path);
+        if (errno == EISDIR || errno == ENXIO) return ps__fail(PS_ECORRUPT, "%s is no file", path);
+        return ps__fail_sys(errno, "%s", path);
+    }
+    *out = fd;
+    if (fstat(fd, &st)) return ps__fail_sys(errno, "fstat");
+    if (!S_ISREG(st.st_mode)) return ps__fail(PS_ECORRUPT, "%s is no file", path);
+    int err = segment_foreign(shm, &st);
+    if (!err) err = segment_file_system(fd);
+    if (!err) err = segment_read_header(shm, fd, &st);
+    if (err) return err;
+    int nameless = shm->proc || !shm->path[0];
+    if (!nameless && st.st_nlink == 0) return PS_EAGAIN;
+    if (!nameless && st.st_nlink > 1) return ps__fail(PS_EACCES, "%s has a second name (hard link)", path);
+    if ((err = segment_lock_description(shm, fd, access))) return err;
+    shm->port.members = shm->header.members;
+    if (shm->port.observe) return 0;
+    int slot = ps__slot_take(shm);
+    if (slot < 0) return slot;
+    shm->port.slot = (unsigned)slot;
+    if (nameless) return 0;
+    /* Locked: is it still the file of that name? Its last member may have removed it between our open and our lock. */
+    if (fstat(fd, &st) || st.st_nlink == 0 || lstat(shm->path, &named) || named.st_ino != st.st_ino || named.st_dev != st.st_dev)
+        return PS_EAGAIN;
+    return 0;
+}
+
+static void segment_drop(struct ps__shm *shm, int fd)
+{
+    ps__close_fd(fd);
+    if (shm->pin) munmap(shm->pin, 4096);
+    if (shm->base) munmap(shm->base, shm->base_size);
+    ps__kept_close(&shm->lock);
+    shm->pin = NULL;
+    shm->base = NULL;
+}
+
+int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
+{
+    struct ps__geometry wanted;
+    uint64_t deadline = ps__now_ns() + (uint64_t)SEGMENT_PATIENCE_MS * 1000000u;
+    int err = ps__geometry_wanted(url, &wanted);
+    if (err) return err;
+    for (;;) {
+        int fd = -1;
+        shm->port.slot = PS_MEMBERS_MAX;
+        if (!shm->path[0] && shm->anchor.fd < 0) {
+            err = segment_create_anonymous(shm, url, &wanted, &fd);
+        } else {
+            err = segment_open(shm, &fd);
+            if (err == PS_ENOENT && shm->path[0]) {
+                if (url->create && !shm->proc) err = segment_create(shm, url, &wanted, &fd);
+                else err = ps__fail(PS_ENOENT, "no bus %s", shm->path);
+            }
+        }
+        if (!err) err = segment_map(shm, fd);
+        if (!err) {
+            ps__close_fd(fd);
+            break;
+        }
+        segment_drop(shm, fd);
+        if (err != PS_EAGAIN) return err;
+        if (ps__now_ns() > deadline) return ps__fail(PS_EBUSY, "%s is being taken down all the time", shm->path);
+        struct timespec nap = { 0, 1000000 };
+        nanosleep(&nap, NULL);
+    }
+    if (!shm->port.observe && (err = ps__geometry_propose(shm->port.words, &wanted))) {
+        ps__shm_detach(shm, 0);
+        return err;
+    }
+    return 0;
+}
+
+/* ------------------------------------------------------------------ the end */
+
+static void segment_remove(struct ps__shm *shm)
+{
+    struct stat st;
+    for (unsigned i = 0; i < shm->header.members; i++) ps__bell_unlink(shm, i);
+    /* Only if it is still ours: somebody may have put another file in its place. */
+    if (lstat(shm->path, &st) == 0 && st.st_ino == shm->lock.ino && st.st_dev == shm->lock.dev) unlink(shm->path);
+    if (strncmp(shm->dir, "/dev/shm/psbus-", 15) == 0) rmdir(shm->dir);        /* succeeds when it is empty */
+}
+
+void ps__shm_detach(struct ps__shm *shm, int forked)
+{
+    unsigned members = shm->port.members;
+    for (unsigned i = 0; i < members; i++) {
+        if (shm->mapped[i].ring) munmap(shm->mapped[i].ring, ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry));
+        if (shm->mapped[i].loan) munmap(shm->mapped[i].loan, ps__loans_size(&shm->geometry));
+        shm->mapped[i].ring = shm->mapped[i].loan = NULL;
+    }
+    if (shm->port.own.cell)
+        munmap(shm->port.own.cell, ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry));
+    if (shm->port.own.loan) munmap(shm->port.own.loan, ps__loans_size(&shm->geometry));
+    shm->port.own.cell = NULL;
+    shm->port.own.loan = NULL;
+    if (shm->base) munmap(shm->base, shm->base_size);
+    shm->base = NULL;
+    /* Nobody can take the slot while we could still write: only now. The last one holds all bytes while it removes. */
+    if (!forked && !shm->port.observe && shm->path[0] && !shm->proc) {
+        ps__bell_unlink(shm, shm->port.slot);
+        if (ps__slot_last(shm)) segment_remove(shm);
+    }
+    if (shm->pin && !forked) munmap(shm->pin, 4096);    /* a forked child never had it */
+    shm->pin = NULL;
+    ps__bell_close(shm);
+    ps__kept_close(&shm->lock);         /* drops the lock, unless the file is open elsewhere: never unlocked by hand */
+}
+
+#undef SEGMENT_MAGIC
+#undef SEGMENT_ENDIAN
+#undef SEGMENT_CHUNK
+#undef SEGMENT_MEMBERS
+#undef SEGMENT_PATIENCE_MS

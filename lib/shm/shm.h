@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * shm.h - the file of a shm bus and a handle's share in it, as segment.c, member.c and shm.c see them.
+ *
+ * The file, every region at a multiple of 64 KiB whatever the page size:
+ *
+ *   0                     struct shm_header      immutable once the file has a name; read with pread(2), once
+ *   64 KiB                struct ps__words       mapped writable by every member
+ *   128 KiB + slot*64K    lane (4 KiB), area (16 KiB)    writable by the slot's owner, read-only to the others
+ *   then    + slot*128K   large interest filter          reserved when it is needed
+ *   then    + slot*stride cells, payload; loans          reserved at the owner's first publish, first loan
+ *
+ * Locks lie far beyond the data, one byte a slot; whoever holds it is alive, says the kernel.
+ */
+#ifndef PS_SHM_H
+#define PS_SHM_H
+
+#include "../ring/ring.h"
+#include <sys/stat.h>
+#include <sys/types.h>
+
+#define PS__SHM_VERSION   1u
+#define PS__SHM_ALIGN     65536u
+#define PS__SHM_WORDS     65536u        /* offsets */
+#define PS__SHM_SLOTS     131072u
+#define PS__SHM_SLOT_USED (4096u + PS__AREA_SIZE)
+#define PS__SHM_LOCKS     ((off_t)1 << 40)
+#define PS__SHM_PATH      512
+
+struct ps__shm_header {
+    uint64_t magic;                     /* written last */
+    uint32_t endian, version;
+    uint32_t members, anonymous;
+    uint64_t seed;                      /* of topic hashes */
+    uint64_t id[2];                     /* random: names of bells derive from it */
+    uint64_t check;                     /* over all of the above but magic */
+};
+_Static_assert(sizeof(struct ps__shm_header) == 56, "the header's layout is that of version 1");
+_Static_assert(sizeof(struct ps__words) <= 4096 && PS__AREA_SIZE == 16384, "the layout of version 1");
+_Static_assert(offsetof(struct ps__words, sleepers) == 2176 && offsetof(struct ps__words, geometry) == 2448 &&
+               offsetof(struct ps__lane, limit) == 128 && offsetof(struct ps__lane, horizon) == 256 &&
+               offsetof(struct ps__lane, epoch) == 280 && offsetof(struct ps__lane, loan) == 296 &&
+               offsetof(struct ps__lane, evicted) == 384 && offsetof(struct ps__reader, armed) == 128 &&
+               offsetof(struct ps__reader, cursor) == 256 && offsetof(struct ps__about, wild) == 256 &&
+               offsetof(struct ps__cell, meta) == 28, "the layout of version 1, on every architecture");
+
+/* A descriptor that is kept: the program may close it behind our back and open something else under its number. */
+struct ps__kept {
+    int fd;                             /* -1: none */
+    dev_t dev;
+    ino_t ino;
+};
+
+struct ps__shm {
+    struct ps__port port;               /* first: the ring's functions get this as their state */
+    struct ps__fork_entry fork;
+
+    /* where it is; written by ps__shm_locate */
+    char path[PS__SHM_PATH];            /* of the file; "" for an anonymous bus */
+    char dir[PS__SHM_PATH];             /* of the file */
+    int proc;                           /* the path leads through /proc to somebody's descriptor */
+    int mode;                           /* -1: not named */
+    char label[PS_NAME_MAX + 1];
+    ps_url url;                         /* numbers of it, for ps_after_fork; no pointers */
+
+    /* the file */
+    struct ps__kept lock;               /* a description of its own, never the one that is mapped */
+    struct ps__kept anchor;             /* anonymous: O_PATH, the way back to the file */
+    void *pin;                          /* a page mapped through lock, gone in a fork: no closefrom() drops the lock */
+    unsigned char *base;                /* the fixed part, read-only but for words and the own slot */
+    size_t base_size;
+    struct ps__shm_header header;
+    struct ps__geometry geometry;       /* private and checked; depth_log 0 until known */
+    struct { void *ring, *loan; } mapped[PS_MEMBERS_MAX];       /* foreign lanes, by the dispatching thread */
+    struct ps__loans *loans;
+
+    /* bells: doorbell.c */
+    struct ps__kept bell[2];
+    int bound[2];
+    struct ps__kept dirfd;              /* for names too long for an address */
+};
+
+/* ------------------------------------------------------------------ segment.c: the file */
+
+/* From the URL: path or anonymous, checked. */
+PS_PRIVATE int ps__shm_locate(struct ps__shm *shm, const ps_url *url);
+/* Opens or creates the file, takes a slot (not when observing), maps the fixed part. */
+PS_PRIVATE int ps__shm_attach(struct ps__shm *shm, const ps_url *url);
+/* Unmaps, and if nobody else is there removes the file and its bells. forked: touches nothing but the copy. */
+PS_PRIVATE void ps__shm_detach(struct ps__shm *shm, int forked);
+/* Reserves a region; PS_ENOSPC with numbers. */
+PS_PRIVATE int ps__shm_reserve(int fd, uint64_t offset, uint64_t size, const char *what);
+PS_PRIVATE uint64_t ps__shm_fixed_size(unsigned members);
+PS_PRIVATE uint64_t ps__shm_ring_offset(const struct ps__shm *shm, unsigned slot);
+PS_PRIVATE uint64_t ps__shm_loan_offset(const struct ps__shm *shm, unsigned slot);
+/* A fresh description of the file, for mapping; the caller closes it. -1 with ps_errmsg. */
+PS_PRIVATE int ps__shm_data_fd(struct ps__shm *shm);
+
+/* Is it still what we kept? */
+PS_PRIVATE int ps__kept_valid(const struct ps__kept *kept);
+PS_PRIVATE int ps__kept_set(struct ps__kept *kept, int fd);             /* takes fd; -errno */
+PS_PRIVATE void ps__kept_close(struct ps__kept *kept);                  /* only if still ours; async-signal-safe */
+
+/* ------------------------------------------------------------------ member.c: slots and their locks */
+
+/* The lowest slot whose byte is free: its number, or an error. PS_EAGAIN: the bus is being taken down just now. */
+PS_PRIVATE int ps__slot_take(struct ps__shm *shm);
+PS_PRIVATE int ps__slot_alive(struct ps__shm *shm, unsigned slot);
+PS_PRIVATE int ps__slot_try(struct ps__shm *shm, unsigned slot);        /* 1: the byte is ours now */
+PS_PRIVATE void ps__slot_drop(struct ps__shm *shm, unsigned slot);
+PS_PRIVATE int ps__slot_last(struct ps__shm *shm);                      /* 1: nobody else, and nobody can come */
+/* Makes the slot ours: a new epoch, its lane repaired, its area clean. */
+PS_PRIVATE int ps__slot_move_in(struct ps__shm *shm);
+PS_PRIVATE void ps__slot_move_out(struct ps__shm *shm);
+/* A lane that stands before an unfinished claim: repaired if its owner is dead. */
+PS_PRIVATE int ps__slot_repair(struct ps__port *port, unsigned slot);
+/* Maps a lane's ring; writable for its owner. */
+PS_PRIVATE int ps__slot_map(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view);
+PS_PRIVATE int ps__slot_map_loan(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view);
+PS_PRIVATE int ps__shm_know_geometry(struct ps__shm *shm);
+
+/* ------------------------------------------------------------------ doorbell.c: datagram sockets */
+
+PS_PRIVATE int ps__bell_open(struct ps__shm *shm);                      /* the socket to ring with; -errno */
+PS_PRIVATE int ps__bell_bind(struct ps__port *port, int which);         /* env.bell */
+PS_PRIVATE int ps__bell_drain(struct ps__port *port, int which);        /* env.drain */
+PS_PRIVATE int ps__bell_ring(struct ps__port *port, unsigned slot, int which);  /* env.ring */
+PS_PRIVATE void ps__bell_unlink(struct ps__shm *shm, unsigned slot);
+PS_PRIVATE void ps__bell_close(struct ps__shm *shm);
+
+#endif
