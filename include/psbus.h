@@ -139,7 +139,7 @@ typedef void (*ps_handler)(const ps_msg *msg, void *user);
 
 /* Flags of ps_sub_options. */
 #define PS_EXACT  0x1u          /* the filter is a literal name, and wildcard characters in it are refused */
-#define PS_BORROW 0x2u          /* msg->data is the ring itself, not a copy: nothing is copied, publishers wait for the handler */
+#define PS_BORROW 0x2u          /* msg->data is the ring itself: no copy, publishers wait for the handler (what fits a cell is copied) */
 
 /* How to subscribe. Zero is the default everywhere; PS_SUB_OPTIONS_INIT fills in the size. */
 typedef struct ps_sub_options {

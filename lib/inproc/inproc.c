@@ -339,7 +339,7 @@ static void inproc_close(void *memory, int forked)
             ps__wake_waiters(port, 0);          /* a loan given back, a borrow ended */
         }
     }
-    ps__port_close(port);
+    ps__port_close(port, forked);
     inproc_leave(state->bus, port->slot, forked);
 }
 

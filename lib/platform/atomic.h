@@ -91,6 +91,24 @@ static inline void ps__copy_out(void *own, const void *shared, size_t size)
 #endif
 }
 
+/*
+ * Out of memory that a program writes with plain stores: the loan area. Whether the copy may be used is decided afterwards, as
+ * with ps__copy_out; but the writer cannot be made atomic, so ThreadSanitizer must not look here.
+ */
+#if PS_TSAN
+__attribute__((no_sanitize("thread")))
+#endif
+static inline void ps__copy_out_plain(void *own, const void *shared, size_t size)
+{
+#if PS_TSAN
+    volatile const unsigned char *from = shared;        /* a loop, for memcpy is looked into */
+    volatile unsigned char *to = own;
+    for (size_t i = 0; i < size; i++) to[i] = from[i];
+#else
+    memcpy(own, shared, size);
+#endif
+}
+
 /* Raises a word to at least value. Relaxed: callers that need order fence around it. Differences are signed. */
 static inline void ps__raise(ps__a64 *word, uint64_t value)
 {

@@ -14,12 +14,11 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/timerfd.h>
 #include <time.h>
 #include <unistd.h>
 
 /* For posix.c. */
-PS_PRIVATE void *ps__wiped_page(void);
-PS_PRIVATE void ps__fence_init(void);
 
 /* ------------------------------------------------------------------ randomness */
 
@@ -214,6 +213,20 @@ int ps__pollset_add(int set, int fd)
     int saved = errno;
     struct epoll_event event = { .events = EPOLLIN, .data = { .fd = fd } };
     return linux_result(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event), saved);
+}
+
+int ps__timer_open(void)
+{
+    int saved = errno;
+    return linux_result(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC), saved);
+}
+
+void ps__timer_set(int fd, int ms)
+{
+    int saved = errno;
+    struct itimerspec when = { { 0, 0 }, { ms / 1000, ms % 1000 * 1000000L } };
+    (void)timerfd_settime(fd, 0, &when, NULL);
+    errno = saved;
 }
 
 #else

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #ifndef PS_PRIVATE
 #define PS_PRIVATE __attribute__((visibility("hidden")))
@@ -41,6 +42,8 @@ PS_PRIVATE void ps__fence_heavy(void);
 #define ps__fence_light() do { if (ps__light_is_free) ps__fence_compiler(); else ps__fence_sc(); } while (0)
 
 /* ---- fork: which process does a handle belong to? */
+PS_PRIVATE void *ps__wiped_page(void);                  /* zeroed memory that is zero again in a child; NULL: not here */
+PS_PRIVATE void ps__fence_init(void);                   /* decides ps__light_is_free */
 /* Called by every ps_open: sets up the machinery below once. 0 or PS_ESYS, PS_ENOMEM. */
 PS_PRIVATE int ps__process_init(void);
 /* A number that differs in a forked child, also one made by a raw clone(2). */
@@ -63,6 +66,21 @@ PS_PRIVATE int ps__pollset_add(int set, int fd);
 /* poll(2) that retries EINTR until deadline_ns (0: for ever). > 0 ready, 0 time is over, -errno. */
 PS_PRIVATE int ps__poll(struct pollfd *fds, unsigned n, uint64_t deadline_ns);
 PS_PRIVATE void ps__close_fd(int fd);                   /* no-op below 0; never retried, errno untouched */
+PS_PRIVATE int ps__timer_open(void);                    /* readable when it ran out; not running at first */
+PS_PRIVATE void ps__timer_set(int fd, int ms);          /* runs out once, in ms; 0 stops it and makes it unreadable */
+
+/*
+ * A descriptor that is kept. The program may close it behind our back (closefrom) and open something else under its number, so
+ * it is looked at before each use.
+ */
+struct ps__kept {
+    _Atomic int fd;                     /* -1: none; set last */
+    dev_t dev;
+    ino_t ino;
+};
+PS_PRIVATE int ps__kept_set(struct ps__kept *kept, int fd);     /* takes fd; 0 or -errno, then fd is closed */
+PS_PRIVATE int ps__kept_valid(const struct ps__kept *kept);     /* async-signal-safe */
+PS_PRIVATE void ps__kept_close(struct ps__kept *kept);          /* only if it is still ours; async-signal-safe */
 
 /* Anonymous zeroed memory, given to the program page by page as it is touched. NULL when there is none. */
 PS_PRIVATE void *ps__pages(size_t size);

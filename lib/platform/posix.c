@@ -17,6 +17,7 @@
 #include <limits.h>
 #include <pthread.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -27,8 +28,6 @@
 #endif
 
 /* From linux.c. */
-PS_PRIVATE void *ps__wiped_page(void);          /* zeroed memory that is zero again in a child; NULL: not here */
-PS_PRIVATE void ps__fence_init(void);           /* decides ps__light_is_free */
 
 #if PS_TSAN
 ps__a64 ps__tsan_fence;
@@ -253,6 +252,35 @@ void ps__close_fd(int fd)
 }
 
 /* ------------------------------------------------------------------ memory */
+
+int ps__kept_set(struct ps__kept *kept, int fd)
+{
+    struct stat st;
+    if (fstat(fd, &st)) {
+        int error = errno;
+        ps__close_fd(fd);
+        return -error;
+    }
+    kept->dev = st.st_dev;
+    kept->ino = st.st_ino;
+    kept->fd = fd;
+    return 0;
+}
+
+int ps__kept_valid(const struct ps__kept *kept)
+{
+    struct stat st;
+    int saved = errno, fd = kept->fd;
+    int valid = fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == kept->dev && st.st_ino == kept->ino;
+    errno = saved;
+    return valid;
+}
+
+void ps__kept_close(struct ps__kept *kept)
+{
+    if (ps__kept_valid(kept)) ps__close_fd(kept->fd);
+    kept->fd = -1;
+}
 
 void *ps__pages(size_t size)
 {

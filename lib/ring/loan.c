@@ -240,7 +240,7 @@ int ps__port_loan(void *state, const ps_topic *topic, size_t size, void **data, 
         }
     }
     ps__add_rlx(&port->refused, 1);
-    ps__space_refused(port, 0);
+    ps__space_refused(port, UINT32_MAX);
     return ps__fail(PS_EAGAIN, "the loan area is full: readers hold it, or loans that are out");
 }
 

@@ -34,9 +34,9 @@ int ps__port_open(struct ps__port *port, ps_host *host, const ps_url *url, const
     return 0;
 }
 
-void ps__port_close(struct ps__port *port)
+void ps__port_close(struct ps__port *port, int forked)
 {
-    ps__wake_close(port);
+    ps__wake_close(port, forked);
     pthread_mutex_destroy(&port->setup);
     pthread_mutex_destroy(&port->patience);
     ps__interest_forget(port);
@@ -88,12 +88,18 @@ static uint64_t port_behind(struct ps__lane *lane, uint64_t cursor)
     return (int64_t)(tail - cursor) > 0 ? tail - cursor : 0;
 }
 
+uint64_t ps__port_published(struct ps__port *port)
+{
+    if (port->shared_lane) return ps__load_rlx(&port->published);
+    return ps__load_acq(&port->ready) ? ps__lane_tail(port->own.lane) - port->first_number : 0;
+}
+
 void ps__port_stats(void *state, ps_bus_stats *stats)
 {
     struct ps__port *port = state;
     struct ps__geometry g;
     stats->publisher = port->observe ? 0 : ps__publisher_id(port->lane, port->publisher);
-    stats->published = ps__load_rlx(&port->published);
+    stats->published = ps__port_published(port);
     stats->unwanted = ps__load_rlx(&port->unwanted);
     stats->lost = ps__load_rlx(&port->lost);
     stats->refused = ps__load_rlx(&port->refused);
@@ -111,10 +117,11 @@ void ps__port_stats(void *state, ps_bus_stats *stats)
     stats->message_max = ps__message_max(&g);
     stats->loan_max = ps__loans_size(&g) < UINT32_MAX - 65535u ? ps__loans_size(&g) : UINT32_MAX - 65535u;
     /* Overwritten, but not come to yet: told at once, because no later message may ever tell it. */
-    if (port->slot < PS_MEMBERS_MAX && ps__load_acq(&port->joined) && g.fixed) {
+    if (ps__has_slot(port) && g.fixed && ps__load_acq(&port->joined) && !ps__load_acq(&port->reading)) {
         for (unsigned l = 0; l < port->lanes; l++) {
             if (l == port->lane && !port->echo && !port->shared_lane) continue;
             uint64_t cursor = ps__load_acq(&port->reader[port->slot]->cursor[l]);
+            if (l == ps__load_rlx(&port->held_lane)) cursor += ps__load_rlx(&port->held);
             uint64_t behind = port_behind(port->view[l].lane, cursor);
             if (behind > stats->depth) stats->lost += behind - stats->depth;
         }
@@ -144,7 +151,7 @@ static void port_describe(struct ps__port *port, unsigned slot, int alive, const
     if (slot == port->slot) {
         member->flags |= PS_MEMBER_SELF;
         member->unwanted = ps__load_rlx(&port->unwanted);
-        if (port->shared_lane) ps__store_rlx(&about->published, ps__load_rlx(&port->published));
+        if (port->shared_lane) ps__store_rlx(&about->published, ps__port_published(port));
     }
     if (flags & PS__ABOUT_SENDS) member->flags |= PS_MEMBER_PUBLISHER;
     if (flags & PS__ABOUT_LOSSY) member->flags |= PS_MEMBER_LOSSY;

@@ -17,6 +17,7 @@ int ps__port_ready(struct ps__port *port)
             ps__store_rlx(&port->mark_seq, ps__seq(tail));
             ps__store_rlx(&port->mark_pos, ps__pos(tail));
             struct ps__geometry g;
+            port->first_number = ps__lane_tail(port->own.lane);
             ps__port_geometry(port, &g);
             ps__store_rlx(&port->message_max, ps__message_max(&g));
             struct ps__about *about = port->about[port->slot];
@@ -47,7 +48,7 @@ static int publish_once(struct ps__port *port, const struct ps__message *m)
     if (PS_UNLIKELY(publish_fenced(port))) return PS_EFENCED;
     err = m->lease ? ps__loans_put(port, m, &stamp) : ps__ring_put(port, m, &stamp);
     if (PS_UNLIKELY(err)) return err;
-    ps__add_rlx(&port->published, 1);
+    if (port->shared_lane) ps__add_rlx(&port->published, 1);    /* in a lane of its own the numbers tell */
 
     /* SYNC(sleep) the commit before the looks at armed; other end sleep_arm. acq_rel is not enough: m5.2, m5.3. */
     ps__fence_sc();

@@ -1,203 +1,73 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * reader.c - the receiving side of a handle: join the gates, take the next message out of the lanes, tell what was lost.
- * PROTOCOL 2 and 3.
+ * reader.c - the receiving side of a handle: take the next message out of the lanes, and tell what was lost. PROTOCOL 2.
  *
- * Everything here runs on the dispatching thread, except a join, which runs on the subscribing one while `joined` is 0 and
- * nobody else touches the cursors. Lossy and reliable readers do the same: copy, then check against the lane's tail whether
- * the copy may be believed. Bytes in shared memory are not trusted: each field is read once, checked against private
- * geometry, and only then used; every loop has a private bound.
+ * Everything here runs on the dispatching thread. Lossy and reliable readers do the same: copy, then check against the lane's
+ * tail whether the copy may be believed. Bytes in shared memory are not trusted: each field is read once, into the copy of its
+ * cell, checked against private geometry, and only then used; every loop has a private bound.
  */
 #include "ring.h"
 #include <stdlib.h>
 
-#define READER_HOSTILE ((uint64_t)1 << 62)      /* an evicted[] beyond this is no join of anybody */
 #define READER_RESYNCS 64                       /* jumps over garbage in one call */
 
-uint64_t ps__lane_tail(struct ps__lane *lane)
-{
-    uint64_t base = ps__load_acq(&lane->base), tail = ps__load_acq(&lane->tail);        /* base first: it is never beyond tail */
-    if (ps__load_rlx(&lane->base) - base >= (uint64_t)1 << 31) {        /* slept through half a turn of the low word */
-        base = ps__load_acq(&lane->base);
-        tail = ps__load_acq(&lane->tail);
-    }
-    return ps__expand(base, ps__seq(tail));
-}
+/* What became of a look at a lane; errors are negative. */
+enum { READER_NOTHING, READER_SKIPPED, READER_DONE };
 
-static int reader_has_slot(const struct ps__port *port) { return port->slot < PS_MEMBERS_MAX; }
-
-/* Publishes the cursor: producers may use what lies before it. */
-static void reader_show(struct ps__port *port, unsigned lane)
-{
-    if (port->shown[lane] == port->next[lane]) return;
-    port->shown[lane] = port->next[lane];
-    if (!reader_has_slot(port)) return;
-    /* SYNC(cursor) release, other end ps__ring_room: everything read of those cells was read before. m2.5 */
-    ps__store_rel(&port->reader[port->slot]->cursor[lane], port->next[lane]);
-    if (port->lossy) return;
-    ps__fence_sc();                             /* SYNC(space) other end ps__space_wait. m6.4 */
-    ps__wake_waiters(port, lane);
-}
-
-/* ------------------------------------------------------------------ join and leave */
-
-static uint64_t reader_next_join(struct ps__port *port)
-{
-    uint64_t number = ps__load_rlx(&port->reader[port->slot]->join_last);
-    for (unsigned l = 0; l < port->lanes; l++) {
-        uint64_t evicted = ps__load_rlx(&port->view[l].lane->evicted[port->slot]);
-        if (evicted > number && evicted <= READER_HOSTILE) number = evicted;
-    }
-    return number + 1;
-}
+/* ------------------------------------------------------------------ copies of cells */
 
 /*
- * Makes this handle a gate of every lane, whether reserved or not, from cursors that stand in next[]. A publisher that does
- * not see it has raised horizon before its fence, and then we see that and begin behind it (m3.2, m3.3).
+ * Copies the committed cells from the cursor on, 16 at most, and asks the lane's tail once whether all of them may be believed:
+ * the tail's line is the producers', and a look at each message would cost both sides a transfer. 0: the first was overwritten.
  */
-static void reader_join(struct ps__port *port)
+static int reader_fill(struct ps__port *port, unsigned lane)
 {
-    struct ps__reader *reader = reader_has_slot(port) ? port->reader[port->slot] : NULL;
-    if (reader) {
-        for (unsigned l = 0; l < port->lanes; l++) ps__store_rlx(&reader->cursor[l], port->next[l]);
-        if (!port->lossy) {
-            port->join_number = reader_next_join(port);
-            ps__store_rlx(&reader->join_last, port->join_number);
-            ps__store_rel(&reader->join, port->join_number);    /* SYNC(join) release, other end ring_gates */
-        }
+    const struct ps__view *view = &port->view[lane];
+    uint64_t first = port->next[lane];
+    unsigned count = 0;
+    for (; count < PS__COPIES; count++) {
+        struct ps__cell *cell = &view->cell[(first + count) & (view->cells - 1)];
+        /* SYNC(commit) acquire, other end ps__ring_put. m1.5 */
+        if (ps__load_acq(&cell->stamp) != first + count + 1) break;
+        ps__copy_out(&port->copy[count], cell, sizeof port->copy[0]);
     }
-    ps__fence_sc();                             /* SYNC(join) other end ps__ring_room */
-    for (unsigned l = 0; l < port->lanes; l++) {
-        int32_t behind = ps__diff((uint32_t)ps__load_rlx(&port->view[l].lane->horizon), (uint32_t)port->next[l]);
-        if (behind > 0 && !port->lossy) {
-            port->next[l] += (uint32_t)behind;
-            if (reader) ps__store_rel(&reader->cursor[l], port->next[l]);
-        }
-        port->shown[l] = port->next[l];
-    }
+    /* SYNC(claim) acquire fence, other end ps__ring_put: if a byte of a copy was of a later message, its claim is seen in
+     * tail now. An acquire load of tail in its place is not enough: m1.3, m7.2. */
+    ps__fence_acq();
+    uint32_t tail_seq = ps__seq(ps__load_rlx(&view->lane->tail));
+    port->copy_tail = tail_seq;
+    port->copy_at = 0;
+    port->copy_lane = lane;
+    port->copy_count = 0;
+    if (tail_seq - (uint32_t)first > view->cells) return 0;     /* of the oldest; the others are younger */
+    /* The second look is for a sleep of 2^32 messages inside the copy: then the first cell has another stamp too. */
+    if (count == 0 || ps__load_rlx(&view->cell[first & (view->cells - 1)].stamp) != first + 1) return 0;
+    port->copy_count = count;
+    return 1;
 }
 
-void ps__reader_leave(struct ps__port *port)
+/* The copy of the message at the cursor, if there is one. */
+static struct ps__copy *reader_copy(struct ps__port *port, unsigned lane)
 {
-    if (!ps__load_rlx(&port->joined)) return;
-    if (reader_has_slot(port)) {
-        struct ps__about *about = port->about[port->slot];
-        ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) & ~(uint64_t)PS__ABOUT_READS);
-        ps__store_rel(&port->reader[port->slot]->join, 0);      /* a borrow goes on gating by its own word */
-        ps__fence_sc();                         /* SYNC(space) other end ps__space_wait. m6.6 */
-        for (unsigned l = 0; l < port->lanes; l++) ps__wake_waiters(port, l);
-    }
-    ps__store_rlx(&port->leave_pending, 0);
-    ps__store_rel(&port->joined, 0);            /* SYNC(joined) release: whoever joins next may touch the cursors */
+    if (port->copy_lane != lane || port->copy_at >= port->copy_count) return NULL;
+    struct ps__copy *copy = &port->copy[port->copy_at];
+    return copy->stamp == port->next[lane] + 1 ? copy : NULL;
 }
 
-int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first)
-{
-    struct ps__port *port = state;
-    if (flags & PS_BORROW && (port->lossy || port->observe))
-        return ps__fail(PS_EINVAL, "PS_BORROW on a lossy handle: nobody waits for it, so nothing stays in place");
-    if (first && ps__load_acq(&port->joined)) {
-        ps__store_rlx(&port->leave_pending, 0);         /* not left yet: the old cursors still hold */
-    } else if (first) {
-        for (unsigned l = 0; l < port->lanes; l++) {
-            port->next[l] = ps__lane_tail(port->view[l].lane);
-            port->pending_lost[l] = 0;
-        }
-        reader_join(port);
-        if (reader_has_slot(port)) {
-            struct ps__about *about = port->about[port->slot];
-            ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_READS);
-            ps__store_rlx(&about->idle_at_ms, ps__now_coarse_ms());
-        }
-        ps__store_rel(&port->joined, 1);                /* SYNC(joined) release, other end ps__port_next */
-    }
-    int err = 0;
-    /* Only now: a publisher that counts this handle really serves it (m3.9). */
-    if (reader_has_slot(port)) err = ps__interest_add(port, filter);
-    ps__fence_sc();                             /* a program that reads its own state right after is ordered behind it (m4.9) */
-    if (err && first) ps__store_rlx(&port->leave_pending, 1);
-    return err;
-}
-
-void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, int last, int idle)
-{
-    struct ps__port *port = state;
-    (void)flags;
-    if (reader_has_slot(port)) ps__interest_remove(port, filter);
-    if (!last) return;
-    if (idle) {
-        ps__reader_leave(port);
-    } else {
-        ps__store_rlx(&port->leave_pending, 1);         /* the dispatching thread leaves; wake it if it sleeps */
-        ps__port_wake(port);
-    }
-}
-
-/* ------------------------------------------------------------------ eviction, as the reader learns it */
-
-static void reader_lose(struct ps__port *port, unsigned lane, uint64_t count)
-{
-    port->next[lane] += count;
-    port->pending_lost[lane] += count;
-    ps__bump(&port->lost, count);
-    if (reader_has_slot(port)) ps__store_rlx(&port->about[port->slot]->lost, ps__load_rlx(&port->lost));
-}
-
-/* Evicted by some lane: add up what is gone there and gate again, under a new number. Never inside a borrow. */
-static void reader_rejoin_if_evicted(struct ps__port *port)
-{
-    if (port->lossy || !reader_has_slot(port)) return;
-    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high), l;
-    if (high > port->lanes) high = port->lanes;
-    for (l = 0; l < high; l++) {
-        uint64_t evicted = ps__load_rlx(&port->view[l].lane->evicted[port->slot]);
-        if (evicted >= port->join_number && evicted <= READER_HOSTILE) break;
-    }
-    if (l == high) return;
-    ps__bump(&port->evicted, 1);
-    uint64_t before[PS_MEMBERS_MAX];
-    for (l = 0; l < port->lanes; l++) {
-        if (!port->view[l].cell && ps__load_acq(&port->view[l].lane->ring)) (void)port->env->lane_open(port, l);
-        uint64_t tail = ps__lane_tail(port->view[l].lane);
-        uint32_t cells = port->view[l].cells;
-        if (cells && (int64_t)(tail - port->next[l]) > (int64_t)cells) reader_lose(port, l, tail - cells - port->next[l]);
-        before[l] = port->next[l];
-    }
-    reader_join(port);
-    for (l = 0; l < port->lanes; l++) {
-        uint64_t skipped = port->next[l] - before[l];   /* what join had to begin behind */
-        port->next[l] = before[l];
-        reader_lose(port, l, skipped);
-        port->shown[l] = port->next[l];
-    }
-}
-
-/* ------------------------------------------------------------------ one message */
-
-struct reader_cell {                    /* a cell, each field read once */
-    uint64_t stamp, hash;
-    uint32_t publisher, pos, size, kind;
-    size_t topic_len;
-};
-
-/* May what was copied from this cell be believed? Behind the copy. */
-static int reader_intact(struct ps__port *port, unsigned lane, const struct reader_cell *m, uint32_t *tail_seq)
+/* May what was copied from a payload be believed? Behind that copy. */
+static int reader_intact(struct ps__port *port, unsigned lane, const struct ps__copy *m)
 {
     const struct ps__view *view = &port->view[lane];
     struct ps__lane *words = view->lane;
-    uint64_t c = port->next[lane];
-    /* SYNC(claim) acquire fence, other end ps__ring_put: if a byte of the copy was of a later message, its claim is seen in
-     * tail now. An acquire load of tail in its place is not enough: m1.3, m7.2. */
-    ps__fence_acq();
+    uint64_t c = m->stamp - 1;
+    uint32_t kind = m->meta & 0xff;
+    ps__fence_acq();                            /* SYNC(claim) as in reader_fill */
     uint64_t tail = ps__load_rlx(&words->tail);
-    *tail_seq = ps__seq(tail);
+    port->copy_tail = ps__seq(tail);
     if (ps__seq(tail) - (uint32_t)c > view->cells) return 0;
-    if (m->kind == PS__KIND_RING && ps__pos(tail) - m->pos > view->units) return 0;
-    if (m->kind == PS__KIND_LOAN) {
-        if (ps__diff((uint32_t)ps__load_rlx(&words->loan_floor), (uint32_t)c) > 0) return 0;    /* SYNC(loan) */
-        if (m->topic_len > PS__INLINE - 8 && ps__pos(tail) - m->pos > view->units) return 0;
-    }
-    return ps__load_rlx(&view->cell[c & (view->cells - 1)].stamp) == m->stamp;  /* a sleep of 2^32 messages inside the copy */
+    if (ps__message_units(kind, m->size, m->meta >> 8) && ps__pos(tail) - m->pos > view->units) return 0;
+    if (kind == PS__KIND_LOAN && ps__diff((uint32_t)ps__load_rlx(&words->loan_floor), (uint32_t)c) > 0) return 0;   /* SYNC(loan) */
+    return ps__load_rlx(&view->cell[c & (view->cells - 1)].stamp) == m->stamp;
 }
 
 /* Behind a failed check: lapped by number, or only this message is gone. 0: garbage that leads nowhere. */
@@ -208,14 +78,16 @@ static int reader_step_over(struct ps__port *port, unsigned lane, uint64_t stamp
     uint64_t known = (int64_t)(stamp - (c + 1)) < 0 ? c : stamp - 1;
     uint64_t oldest = ps__expand(known, tail_seq) - cells;
     if (((known - c) & (cells - 1)) == 0 && (int64_t)(oldest - c) > 0) {
-        reader_lose(port, lane, oldest - c);    /* exact: numbers have no gaps */
+        ps__reader_lose(port, lane, oldest - c);        /* exact: numbers have no gaps */
         return 1;
     }
     if ((int32_t)(tail_seq - (uint32_t)c) <= 0) return 0;       /* nothing was claimed here */
     if (stamp != c + 1) ps__bump(&port->corrupt, 1);
-    reader_lose(port, lane, 1);
+    ps__reader_lose(port, lane, 1);
     return 1;
 }
+
+/* ------------------------------------------------------------------ one message */
 
 /* Room for a payload; grows only by messages that passed the size check. */
 static int reader_buffer(struct ps__port *port, size_t size)
@@ -231,64 +103,51 @@ static int reader_buffer(struct ps__port *port, size_t size)
     return 0;
 }
 
-static void reader_load(struct ps__cell *cell, uint64_t stamp, struct reader_cell *m)
-{
-    m->stamp = stamp;
-    m->hash = ps__load_rlx(&cell->hash);
-    m->publisher = ps__load_rlx(&cell->publisher);
-    m->pos = ps__load_rlx(&cell->pos);
-    m->size = ps__load_rlx(&cell->size);
-    uint32_t meta = ps__load_rlx(&cell->meta);
-    m->kind = meta & 0xff;
-    m->topic_len = meta >> 8;
-}
+/* Where data and topic lie: in the copy, or in shared memory that is checked behind the use. */
+struct reader_place {
+    const unsigned char *data, *topic;
+    int data_shared, topic_shared;
+};
 
-/* Where data and topic lie. 0 if the fields contradict each other or the private geometry. */
-static int reader_locate(struct ps__port *port, unsigned lane, struct ps__cell *cell, const struct reader_cell *m,
-                         const unsigned char **data, const unsigned char **topic)
+/* 0 if the fields contradict each other or the private geometry. */
+static int reader_locate(struct ps__port *port, unsigned lane, const struct ps__copy *m, struct reader_place *at)
 {
     const struct ps__view *view = &port->view[lane];
-    if (m->topic_len == 0 || m->topic_len > PS_TOPIC_MAX) return 0;
-    uint32_t at = m->pos & (view->units - 1), units = ps__message_units(m->kind, m->size, m->topic_len);
-    const unsigned char *payload = view->payload + (size_t)at * PS__UNIT;
-    switch (m->kind) {
-    case PS__KIND_INLINE:
-        if (m->size > PS__INLINE || m->size + m->topic_len > PS__INLINE) return 0;
-        ps__copy_out(port->inline_copy, cell->data, m->size + m->topic_len);
-        *data = port->inline_copy;
-        *topic = port->inline_copy + m->size;
-        return 1;
-    case PS__KIND_RING:
-        if (m->size > (uint64_t)view->units * PS__UNIT || units > view->units - at) return 0;
-        *data = payload;
-        *topic = m->topic_len <= PS__INLINE ? cell->data : payload + (((size_t)m->size + 15) & ~(size_t)15);
-        return 1;
-    case PS__KIND_LOAN: {
-        uint64_t offset;
-        ps__copy_out(&offset, cell->data, 8);
-        if (!view->loan && port->env->lane_open(port, lane)) return 0;
-        if (!view->loan || offset % PS__UNIT || offset > view->loan_bytes || m->size > view->loan_bytes - offset) return 0;
-        if (units > view->units - at) return 0;
-        *data = view->loan + offset;
-        *topic = m->topic_len <= PS__INLINE - 8 ? cell->data + 8 : payload;
+    uint32_t kind = m->meta & 0xff, unit = m->pos & (view->units - 1);
+    size_t topic_len = m->meta >> 8;
+    if (topic_len == 0 || topic_len > PS_TOPIC_MAX) return 0;
+    if (kind == PS__KIND_INLINE) {
+        if (m->size > PS__INLINE || m->size + topic_len > PS__INLINE) return 0;
+        *at = (struct reader_place){ m->data, m->data + m->size, 0, 0 };
         return 1;
     }
-    default:
-        return 0;
+    const unsigned char *payload = view->payload + (size_t)unit * PS__UNIT;
+    if (kind == PS__KIND_RING && m->size > (uint64_t)view->units * PS__UNIT) return 0;
+    if (ps__message_units(kind, m->size, topic_len) > view->units - unit) return 0;
+    if (kind == PS__KIND_RING) {
+        int far = topic_len > PS__INLINE;
+        *at = (struct reader_place){ payload, far ? payload + (((size_t)m->size + 15) & ~(size_t)15) : m->data, 1, far };
+        return 1;
     }
+    if (kind != PS__KIND_LOAN) return 0;
+    uint64_t offset;
+    int far = topic_len > PS__INLINE - 8;
+    memcpy(&offset, m->data, 8);
+    if (!view->loan && port->env->lane_open(port, lane)) return 0;
+    if (!view->loan || offset % PS__UNIT || offset > view->loan_bytes || m->size > view->loan_bytes - offset) return 0;
+    *at = (struct reader_place){ view->loan + offset, far ? payload : m->data + 8, 1, far };
+    return 1;
 }
 
 /* Looks into the ring itself instead of copying. 1: data stays as it is until reader_release. */
-static int reader_borrow(struct ps__port *port, unsigned lane, const struct reader_cell *m)
+static int reader_borrow(struct ps__port *port, unsigned lane, const struct ps__copy *m)
 {
     struct ps__reader *reader = port->reader[port->slot];
-    uint32_t tail_seq;
     /* SYNC(borrow) the word, a fence, then a look at evicted; other end ring_gates: evicted, a fence, then the word. One of
      * the two sees the other. m11.2, m11.4 */
     ps__store_rlx(&reader->borrow, lane + 1u);
     ps__fence_sc();
-    if (ps__load_rlx(&port->view[lane].lane->evicted[port->slot]) >= port->join_number ||
-        !reader_intact(port, lane, m, &tail_seq)) {
+    if (ps__load_rlx(&port->view[lane].lane->evicted[port->slot]) >= port->join_number || !reader_intact(port, lane, m)) {
         ps__store_rel(&reader->borrow, 0);
         return 0;
     }
@@ -298,100 +157,86 @@ static int reader_borrow(struct ps__port *port, unsigned lane, const struct read
 
 static void reader_release(struct ps__port *port)
 {
-    if (!port->borrowing) return;
+    if (PS_LIKELY(!port->borrowing)) return;
     unsigned lane = (unsigned)port->borrowing - 1;
     port->borrowing = 0;
     ps__store_rel(&port->reader[port->slot]->borrow, 0);        /* SYNC(borrow) release: handlers have done with it */
     port->next[lane]++;
-    reader_show(port, lane);
+    port->copy_at++;
+    ps__reader_show(port, lane);
 }
 
 /* Publishes the cursor often enough: every 64 messages or an eighth, at each when more than a quarter behind. */
-static void reader_advance(struct ps__port *port, unsigned lane, uint32_t tail_seq)
+static void reader_advance(struct ps__port *port, unsigned lane)
 {
     uint32_t cells = port->view[lane].cells;
     port->next[lane]++;
+    port->copy_at++;
     uint64_t unshown = port->next[lane] - port->shown[lane];
-    uint32_t behind = tail_seq - (uint32_t)port->next[lane];
-    if (unshown >= PS__BATCH || unshown >= cells / 8 || behind > cells / 4) reader_show(port, lane);
+    uint32_t behind = port->copy_tail - (uint32_t)port->next[lane];
+    if (unshown >= PS__BATCH || unshown >= cells / 8 || (behind > cells / 4 && unshown >= PS__COPIES))
+        ps__reader_show(port, lane);
 }
 
-static void reader_unwanted(struct ps__port *port)
+static int reader_unwanted(struct ps__port *port, unsigned lane)
 {
+    reader_advance(port, lane);
     ps__bump(&port->unwanted, 1);
     if (port->budget) port->budget--;
+    return READER_SKIPPED;
 }
 
-/* What became of a look at a lane; errors are negative. */
-enum { READER_NOTHING, READER_SKIPPED, READER_DONE };
-
-/* The message at the cursor of a lane, whose stamp is there. After an error it stays. */
-static int reader_take(struct ps__port *port, unsigned lane, struct ps__cell *cell, uint64_t stamp, ps_record *record,
-                       int *resyncs)
+/* The message at the cursor, of which m is a copy that may be believed. After an error it stays. */
+static int reader_take(struct ps__port *port, unsigned lane, const struct ps__copy *m, ps_record *record, int *resyncs)
 {
-    struct reader_cell m;
-    const unsigned char *data, *topic;
-    uint32_t tail_seq;
-    reader_load(cell, stamp, &m);
-    if (m.kind == PS__KIND_HOLE || (port->shared_lane && !port->echo && m.publisher == port->publisher)) {
-        if (reader_intact(port, lane, &m, &tail_seq)) {
-            reader_advance(port, lane, tail_seq);
-            reader_unwanted(port);
-            return READER_SKIPPED;
-        }
-        goto gone;
-    }
-    if (!reader_locate(port, lane, cell, &m, &data, &topic)) {
-        if (reader_intact(port, lane, &m, &tail_seq)) ps__bump(&port->corrupt, 1);      /* nobody overwrote it: garbage */
-        goto gone;
-    }
-    if (m.kind == PS__KIND_INLINE) memcpy(port->topic_copy, topic, m.topic_len);        /* private already */
-    else ps__copy_out(port->topic_copy, topic, m.topic_len);
-    port->topic_copy[m.topic_len] = '\0';
-    record->topic = (ps_topic){ port->topic_copy, m.topic_len, m.hash };
+    struct reader_place at;
+    size_t topic_len = m->meta >> 8;
+    if ((m->meta & 0xff) == PS__KIND_HOLE || (port->shared_lane && !port->echo && m->publisher == port->publisher))
+        return reader_unwanted(port, lane);
+    if (!reader_locate(port, lane, m, &at)) goto garbage;
+    if (at.topic_shared) ps__copy_out(port->topic_copy, at.topic, topic_len);
+    else memcpy(port->topic_copy, at.topic, topic_len);
+    port->topic_copy[topic_len] = '\0';
+    record->topic = (ps_topic){ port->topic_copy, topic_len, m->hash };
     if (!port->host->match(port->host, &record->topic)) {
-        if (!reader_intact(port, lane, &m, &tail_seq)) goto gone;
-        reader_advance(port, lane, tail_seq);
-        reader_unwanted(port);
-        return READER_SKIPPED;
+        if (at.topic_shared && !reader_intact(port, lane, m)) goto gone;
+        return reader_unwanted(port, lane);
     }
-    if (m.kind != PS__KIND_INLINE && m.size) {
-        if (port->host->borrows(port->host) && reader_borrow(port, lane, &m)) {
-            record->data = data;
-            goto deliver;
+    record->data = at.data;
+    if (at.data_shared) {
+        if (!m->size || !port->host->borrows(port->host) || !reader_borrow(port, lane, m)) {
+            int err = reader_buffer(port, m->size + 1u);
+            if (err) return err;
+            if ((m->meta & 0xff) == PS__KIND_LOAN) ps__copy_out_plain(port->buffer, at.data, m->size);
+            else ps__copy_out(port->buffer, at.data, m->size);
+            if (!reader_intact(port, lane, m)) goto gone;
+            record->data = port->buffer;
         }
-        int err = reader_buffer(port, m.size);
-        if (err) return err;
-        ps__copy_out(port->buffer, data, m.size);
-        data = port->buffer;
-    } else {
-        data = port->inline_copy;
     }
-    if (!reader_intact(port, lane, &m, &tail_seq)) goto gone;
-    record->data = data;
-    reader_advance(port, lane, tail_seq);
-deliver:
-    record->size = m.size;
-    record->sequence = stamp - 1;
-    record->publisher = ps__publisher_id(lane, m.publisher);
+    record->size = m->size;
+    record->sequence = m->stamp - 1;
+    record->publisher = ps__publisher_id(lane, m->publisher);
     record->lost = port->pending_lost[lane];
     port->pending_lost[lane] = 0;
+    if (!port->borrowing) reader_advance(port, lane);
     return READER_DONE;
+garbage:
+    ps__bump(&port->corrupt, 1);
 gone:
-    tail_seq = ps__seq(ps__load_acq(&port->view[lane].lane->tail));
     (*resyncs)++;
-    return reader_step_over(port, lane, stamp, tail_seq) ? READER_SKIPPED : READER_NOTHING;
+    return reader_step_over(port, lane, m->stamp, ps__seq(ps__load_acq(&port->view[lane].lane->tail))) ? READER_SKIPPED
+                                                                                                      : READER_NOTHING;
 }
 
 /* One look at a lane that is readable. */
 static int reader_step(struct ps__port *port, unsigned lane, ps_record *record, int *resyncs)
 {
+    const struct ps__copy *copy = reader_copy(port, lane);
+    if (PS_LIKELY(copy != NULL)) return reader_take(port, lane, copy, record, resyncs);
     const struct ps__view *view = &port->view[lane];
-    struct ps__cell *cell = &view->cell[port->next[lane] & (view->cells - 1)];
-    /* SYNC(commit) acquire, other end ps__ring_put. m1.5 */
-    uint64_t stamp = ps__load_acq(&cell->stamp), want = port->next[lane] + 1;
-    if (PS_LIKELY(stamp == want)) return reader_take(port, lane, cell, stamp, record, resyncs);
+    uint64_t stamp = ps__load_acq(&view->cell[port->next[lane] & (view->cells - 1)].stamp), want = port->next[lane] + 1;
     if (stamp == 0 || (int64_t)(stamp - want) < 0) return READER_NOTHING;
+    if (stamp == want && reader_fill(port, lane)) return reader_take(port, lane, &port->copy[0], record, resyncs);
     (*resyncs)++;
     uint32_t tail_seq = ps__seq(ps__load_acq(&view->lane->tail));
     return reader_step_over(port, lane, stamp, tail_seq) ? READER_SKIPPED : READER_NOTHING;
@@ -403,13 +248,14 @@ int ps__port_begin(void *state, int marked)
 {
     struct ps__port *port = state;
     ps__sleep_begin(port);
+    ps__store_rlx(&port->reading, 1);
     reader_release(port);                       /* a pull handle's message of last time */
     if (!ps__load_acq(&port->joined)) return 0;
     if (ps__load_rlx(&port->leave_pending)) {
         ps__reader_leave(port);
         return 0;
     }
-    reader_rejoin_if_evicted(port);
+    ps__reader_rejoin_if_evicted(port);
     unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
     if (high > port->lanes) high = port->lanes;
     port->marked = marked;
@@ -471,9 +317,9 @@ void ps__reader_flush(struct ps__port *port)
     if (high > port->lanes) high = port->lanes;
     for (unsigned l = 0; l < high; l++) {
         if (l == port->lane && !port->echo && !port->shared_lane) port->next[l] = ps__lane_tail(port->view[l].lane);
-        if (port->borrowing != (int)l + 1) reader_show(port, l);
+        if (port->borrowing != (int)l + 1) ps__reader_show(port, l);
     }
-    if (reader_has_slot(port)) {
+    if (ps__has_slot(port)) {
         struct ps__about *about = port->about[port->slot];
         ps__store_rlx(&about->unwanted, ps__load_rlx(&port->unwanted));
         ps__store_rlx(&about->idle_at_ms, ps__now_coarse_ms());
@@ -487,6 +333,9 @@ void ps__port_end(void *state, int flags)
     if (!(flags & PS_END_HOLD)) reader_release(port);
     port->marked = 0;
     ps__reader_flush(port);
+    ps__store_rlx(&port->held_lane, port->copy_lane);
+    ps__store_rlx(&port->held, reader_copy(port, port->copy_lane) ? port->copy_count - port->copy_at : 0);
+    ps__store_rel(&port->reading, 0);
     ps__sleep_end(port);
 }
 
@@ -512,5 +361,4 @@ int ps__reader_look(struct ps__port *port, unsigned *blocked)
     return 0;
 }
 
-#undef READER_HOSTILE
 #undef READER_RESYNCS

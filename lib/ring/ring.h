@@ -38,6 +38,7 @@
 #define PS__SET_WORDS  (PS_MEMBERS_MAX / 64)
 #define PS__EPOCHS     256u             /* by topic hash; one more for wildcards and size changes */
 #define PS__BATCH      64u              /* messages from one lane before the next one has its turn; cursors are published as often */
+#define PS__COPIES     16u              /* cells a reader copies at once */
 #define PS__SLICE_MS   10               /* a dropped lock rings nobody: the longest sleep of who depends on one */
 
 /* ------------------------------------------------------------------ what members share */
@@ -81,6 +82,16 @@ struct ps__cell {
 };
 _Static_assert(sizeof(struct ps__cell) == PS__LINE, "a cell is 128 bytes");
 _Static_assert(offsetof(struct ps__cell, data) == 32, "inline data is 16-byte aligned");
+
+/* A cell, copied out: private, so plain fields of the same places. */
+struct ps__copy {
+    _Alignas(PS__UNIT) uint64_t stamp;
+    uint64_t hash;
+    uint32_t publisher, pos, size, meta;
+    unsigned char data[PS__INLINE];
+};
+_Static_assert(sizeof(struct ps__copy) == sizeof(struct ps__cell) &&
+               offsetof(struct ps__copy, meta) == offsetof(struct ps__cell, meta), "a copy looks like its cell");
 
 struct ps__reader {
     ps__a64 join;                       /* 0: no gate; else join_last */
@@ -234,7 +245,8 @@ struct ps__port {
     struct ps__loans *loans;            /* of the lane; shared by the handles of an inproc bus */
     struct ps__lease *lease;            /* PS_LOANS_MAX, at the first loan */
     ps__a64 refused, evictions, wakes;
-    ps__a64 published;
+    ps__a64 published;                  /* in a shared lane */
+    uint64_t first_number;              /* in a lane of its own: where it began */
 
     /* reading: the dispatching thread, or whoever joins while joined is 0 */
     ps__a32 joined;                     /* SYNC(joined): cursors below are valid */
@@ -250,24 +262,31 @@ struct ps__port {
     int marked, borrowing;              /* borrowing: lane + 1 whose record is out in place */
     unsigned char *buffer;              /* payloads that are not inline, 64-byte aligned */
     size_t buffer_size;
-    _Alignas(64) unsigned char inline_copy[PS__INLINE];
+    struct ps__copy copy[PS__COPIES];   /* cells from the cursor of copy_lane on, believed */
+    unsigned copy_lane, copy_at, copy_count;
+    uint32_t copy_tail;                 /* tail when that was last asked */
+    ps__a32 reading;                    /* a dispatch is in progress: cursors lag */
+    ps__a32 held, held_lane;            /* between dispatches: copies behind the cursor, which cannot be lost any more */
     char topic_copy[PS_TOPIC_MAX + 1];
     ps__a64 lost, unwanted, evicted, corrupt, sleeps;
     uint64_t checked_ms;
     int unlinked_told;
 
     /* sleeping */
-    _Atomic int event;                  /* readable: wake() was called, or work was left; -1: not made yet */
-    _Atomic int pollset;                /* what ps_fd() answers; -1: not made yet */
+    struct ps__kept event;              /* readable: wake() was called, or work was left */
+    struct ps__kept pollset;            /* what ps_fd() answers */
+    struct ps__kept timer;              /* in the set: a refused publish is looked at again, for a dropped lock rings nobody */
     pthread_mutex_t fds;                /* making the two */
     ps__a32 woken, event_set, in_wait, fd_used;
     int armed;                          /* by the dispatching thread */
     uint64_t sleep_number;              /* of the last sleep; even while awake */
     pthread_mutex_t space;              /* guards the next five: one leader polls, further threads queue */
     pthread_cond_t space_cond;
-    int space_leader, space_armed, space_polled;
+    _Atomic int space_leader;
+    int space_armed, space_polled;
     _Atomic int space_fd;
     uint64_t wait_number;
+    ps__a32 want_units;                 /* what it needed; UINT32_MAX: a loan */
     ps__a32 want_space;                 /* a publish was refused, and nobody was told since that it may be tried again */
     ps__a32 space_event;                /* it may be tried again */
 
@@ -333,6 +352,14 @@ PS_PRIVATE struct ps__loans *ps__loans_new(void);
 PS_PRIVATE void ps__loans_free(struct ps__loans *loans);
 PS_PRIVATE void ps__loans_return(struct ps__port *port);        /* at close */
 
+/* join.c */
+static inline int ps__has_slot(const struct ps__port *port) { return port->slot < PS_MEMBERS_MAX; }
+PS_PRIVATE void ps__reader_show(struct ps__port *port, unsigned lane);          /* publishes the cursor */
+PS_PRIVATE void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count);
+PS_PRIVATE void ps__reader_rejoin_if_evicted(struct ps__port *port);
+PS_PRIVATE void ps__reader_leave(struct ps__port *port);        /* at close too */
+PS_PRIVATE uint64_t ps__lane_tail(struct ps__lane *lane);       /* the 64-bit number of what is claimed next */
+
 /* reader.c */
 PS_PRIVATE int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first);
 PS_PRIVATE void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, int last, int idle);
@@ -341,8 +368,6 @@ PS_PRIVATE int ps__port_next(void *state, ps_record *record);
 PS_PRIVATE void ps__port_end(void *state, int flags);
 PS_PRIVATE void ps__reader_flush(struct ps__port *port);
 PS_PRIVATE int ps__reader_look(struct ps__port *port, unsigned *blocked);
-PS_PRIVATE void ps__reader_leave(struct ps__port *port);        /* at close too */
-PS_PRIVATE uint64_t ps__lane_tail(struct ps__lane *lane);       /* the 64-bit number of what is claimed next */
 
 /* wake.c */
 PS_PRIVATE void ps__wake_readers(struct ps__port *port, const uint64_t *set);
@@ -356,11 +381,13 @@ PS_PRIVATE void ps__sleep_end(struct ps__port *port);           /* it ends: arm,
 PS_PRIVATE int ps__space_wait(struct ps__port *port, uint32_t units, uint64_t deadline_ns);
 PS_PRIVATE void ps__space_refused(struct ps__port *port, uint32_t units);
 PS_PRIVATE int ps__wake_open(struct ps__port *port);
-PS_PRIVATE void ps__wake_close(struct ps__port *port);
+PS_PRIVATE void ps__wake_close(struct ps__port *port, int forked);
 
 /* port.c */
 PS_PRIVATE int ps__port_open(struct ps__port *port, ps_host *host, const ps_url *url, const struct ps__env *env);
-PS_PRIVATE void ps__port_close(struct ps__port *port);          /* frees what the port owns; nothing shared is touched */
+/* Frees what the port owns; nothing shared is touched. */
+PS_PRIVATE void ps__port_close(struct ps__port *port, int forked);
+PS_PRIVATE uint64_t ps__port_published(struct ps__port *port);
 PS_PRIVATE void ps__port_stats(void *state, ps_bus_stats *stats);
 PS_PRIVATE int ps__port_members(void *state, const ps_topic *topic, ps_member *members, size_t n);
 PS_PRIVATE void ps__port_introduce(struct ps__port *port, const char *name);    /* fills in about[slot] */

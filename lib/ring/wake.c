@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <time.h>
 
+#define WAKE_SPACE_SPIN_NS 50000u       /* a wake costs as much on both sides together */
 #define WAKE_INSURANCE_MS 1000          /* longest sleep without a look; tests go without it, so that a lost wake hangs */
 
 /* ------------------------------------------------------------------ ringing */
@@ -72,9 +73,8 @@ void ps__wake_waiters(struct ps__port *port, unsigned lane)
 
 static void wake_signal(struct ps__port *port)
 {
-    int event = port->event;
-    if (event < 0) return;
-    ps__event_signal(event);
+    if (!ps__kept_valid(&port->event)) return;
+    ps__event_signal(port->event.fd);
     ps__store_rel(&port->event_set, 1);         /* behind the signal: who clears for it clears a signal that was there */
 }
 
@@ -82,7 +82,7 @@ static void wake_clear(struct ps__port *port)
 {
     if (!ps__load_rlx(&port->event_set)) return;
     ps__store_rlx(&port->event_set, 0);
-    ps__event_clear(port->event);
+    if (ps__kept_valid(&port->event)) ps__event_clear(port->event.fd);
 }
 
 void ps__port_wake(void *state)
@@ -95,14 +95,18 @@ void ps__port_wake(void *state)
 
 static int wake_event(struct ps__port *port)
 {
-    if (port->event >= 0) return 0;
-    pthread_mutex_lock(&port->fds);
-    if (port->event < 0) port->event = ps__event_open();
-    int event = port->event;
-    if (event < 0) port->event = -1;
-    pthread_mutex_unlock(&port->fds);
-    ps__fence_sc();                             /* other end ps__port_wake */
-    return event < 0 ? ps__fail_sys(-event, "no descriptor to sleep on") : 0;
+    int err = 0;
+    if (port->event.fd < 0) {
+        pthread_mutex_lock(&port->fds);
+        if (port->event.fd < 0) {
+            int fd = ps__event_open();
+            err = fd < 0 ? fd : ps__kept_set(&port->event, fd);
+        }
+        pthread_mutex_unlock(&port->fds);
+        ps__fence_sc();                         /* other end ps__port_wake */
+    }
+    if (err) return ps__fail_sys(-err, "no descriptor to sleep on");
+    return ps__kept_valid(&port->event) ? 0 : ps__fail(PS_ESYS, "the program has closed this handle's descriptors");
 }
 
 /* ------------------------------------------------------------------ asleep for messages */
@@ -146,8 +150,8 @@ static int space_arm(struct ps__port *port)
     if (port->space_armed) return 0;
     if (port->space_fd < 0) port->space_fd = port->env->bell(port, PS__BELL_SPACE);
     if (port->space_fd < 0) return 1;           /* no descriptor: slices will do */
-    if (!port->space_polled && port->pollset >= 0)
-        port->space_polled = ps__pollset_add(port->pollset, port->space_fd) == 0;
+    if (!port->space_polled && ps__kept_valid(&port->pollset))
+        port->space_polled = ps__pollset_add(port->pollset.fd, port->space_fd) == 0;
     port->env->drain(port, PS__BELL_SPACE);
     ps__store_rlx(&port->reader[port->slot]->waiting, ++port->wait_number);
     ps__or_rlx(&port->words->waiters[port->slot / 64], ps__set_bit(port->slot));
@@ -169,12 +173,32 @@ static int space_room(struct ps__port *port, uint32_t units, int full)
     return ps__ring_room(port, ps__load_rlx(&port->own.lane->tail), units, full);
 }
 
+/*
+ * Room for an eighth of the ring at once, within some microseconds: a reader that runs makes it in that time, and then neither
+ * side pays for a bell. 0: not so, sleep.
+ */
+static int space_spin(struct ps__port *port, uint64_t deadline_ns)
+{
+    uint32_t eighth = port->own.units / 8;
+    uint64_t until = ps__now_ns() + WAKE_SPACE_SPIN_NS;
+    if (deadline_ns && deadline_ns < until) until = deadline_ns;
+    do {
+        for (int i = 0; i < 64; i++) ps__pause();
+        uint64_t tail = ps__load_rlx(&port->own.lane->tail);
+        if (space_room(port, eighth, 0) &&
+            ps__seq(tail) - ps__seq(ps__load_acq(&port->own.lane->limit)) <= port->own.cells - port->own.cells / 8)
+            return 1;
+    } while (ps__now_ns() < until);
+    return 0;
+}
+
 /* One leader polls the bell; further threads of the handle queue behind it and retry with it. 0: time is over. */
 int ps__space_wait(struct ps__port *port, uint32_t units, uint64_t deadline_ns)
 {
     uint64_t now = ps__now_ns(), slice = now + (uint64_t)PS__SLICE_MS * 1000000u;
     if (deadline_ns && now >= deadline_ns) return 0;
     if (deadline_ns && deadline_ns < slice) slice = deadline_ns;
+    if (!port->space_leader && space_spin(port, deadline_ns)) return 1;
     int error = errno, cancel = ps__cancel_off();
     pthread_mutex_lock(&port->space);
     if (port->space_leader) {
@@ -205,15 +229,33 @@ int ps__space_wait(struct ps__port *port, uint32_t units, uint64_t deadline_ns)
     return 1;
 }
 
+/* Is there room now? A reader that died meanwhile is noticed here. Loans have no cheap test: "maybe" is allowed. */
+static int space_again(struct ps__port *port)
+{
+    uint32_t units = ps__load_rlx(&port->want_units);
+    return units == UINT32_MAX || space_room(port, units, 1);
+}
+
+/* With a descriptor that somebody polls: look again in a while, for a dropped lock rings nobody. */
+static void space_timer(struct ps__port *port, int ms)
+{
+    pthread_mutex_lock(&port->fds);
+    if (port->timer.fd < 0 && ms && ps__kept_valid(&port->pollset)) {
+        int fd = ps__timer_open();
+        if (fd >= 0 && ps__kept_set(&port->timer, fd) == 0) (void)ps__pollset_add(port->pollset.fd, fd);
+    }
+    if (ps__kept_valid(&port->timer)) ps__timer_set(port->timer.fd, ms);
+    pthread_mutex_unlock(&port->fds);
+}
+
 /* Makes sure that a dispatch or the descriptor tells when a refused publish may be tried again. 1: right now. */
 static int space_watch(struct ps__port *port)
 {
     pthread_mutex_lock(&port->space);
     int armed = !port->space_leader && space_arm(port);         /* a leader tells when it is done */
     pthread_mutex_unlock(&port->space);
-    if (!armed) return 0;
-    /* Loans have no cheap test: a spurious "again" is allowed, and the next refusal finds the bell armed. */
-    return ps__load_acq(&port->ready) == 0 || space_room(port, 1, 0) || ps__load_rlx(&port->loans_ready);
+    if (ps__load_rlx(&port->fd_used)) space_timer(port, PS__SLICE_MS);
+    return armed && space_again(port);          /* armed before: then the refusal itself came behind it */
 }
 
 static void space_tell(struct ps__port *port)
@@ -224,8 +266,8 @@ static void space_tell(struct ps__port *port)
 
 void ps__space_refused(struct ps__port *port, uint32_t units)
 {
-    (void)units;
     int error = errno, cancel = ps__cancel_off();
+    ps__store_rlx(&port->want_units, units);
     ps__store_rlx(&port->want_space, 1);
     ps__fence_sc();                             /* other ends: in_wait in ps__port_wait, fd_used in ps__port_fd */
     if (ps__load_rlx(&port->fd_used)) {
@@ -261,7 +303,10 @@ void ps__sleep_begin(struct ps__port *port)
     if (!ps__load_rlx(&port->fd_used)) return;
     sleep_disarm(port);
     wake_clear(port);
-    (void)space_rung(port);
+    if (PS_LIKELY(!ps__load_rlx(&port->want_space))) return;
+    int rung = space_rung(port) || space_again(port);
+    if (rung) ps__store_rlx(&port->want_space, 0);      /* this dispatch tells it */
+    space_timer(port, rung ? 0 : PS__SLICE_MS);
 }
 
 /* ------------------------------------------------------------------ wait, fd */
@@ -297,18 +342,21 @@ static int wait_sleep(struct ps__port *port, uint64_t deadline_ns)
         space = 1;
     }
     uint64_t slice = 0;
-    if (blocked < PS_MEMBERS_MAX || !has_slot) slice = ps__deadline_ns(PS__SLICE_MS);
+    if (blocked < PS_MEMBERS_MAX || !has_slot || space) slice = ps__deadline_ns(PS__SLICE_MS);
 #ifndef PS_TEST_HOOKS
     else slice = ps__deadline_ns(WAKE_INSURANCE_MS);
 #endif
     if (deadline_ns && (!slice || deadline_ns < slice)) slice = deadline_ns;
-    struct pollfd fds[3] = { { port->event, POLLIN, 0 }, { bell, POLLIN, 0 }, { space ? port->space_fd : -1, POLLIN, 0 } };
-    result = ps__load_rlx(&port->woken) ? 2 : ps__poll(fds, 3, slice);
-    if (result == 2) goto awake;
-    if (result < 0) result = ps__fail_sys(-result, "poll");
-    else if (result > 0) result = 1;
+    struct pollfd fds[3] = { { port->event.fd, POLLIN, 0 }, { bell, POLLIN, 0 }, { space ? port->space_fd : -1, POLLIN, 0 } };
+    result = 2;
+    if (ps__load_rlx(&port->woken)) goto awake;
+    int ready = ps__poll(fds, 3, slice);
+    result = ready < 0 ? ps__fail_sys(-ready, "poll") : ready > 0;
     if (fds[0].revents) wake_clear(port);
-    if (space && space_rung(port)) result = 3;
+    if (space && (space_rung(port) || (result == 0 && space_again(port)))) {
+        ps__store_rlx(&port->want_space, 0);
+        result = 3;
+    }
     if (result == 0 && blocked < PS_MEMBERS_MAX) port->env->repair(port, blocked);
 awake:
     if (has_slot) sleep_disarm(port);
@@ -343,37 +391,31 @@ int ps__port_wait(void *state, int timeout_ms)
 int ps__port_fd(void *state)
 {
     struct ps__port *port = state;
-    if (port->pollset >= 0) return port->pollset;
+    if (port->pollset.fd >= 0) return port->pollset.fd;
     if (port->slot >= PS_MEMBERS_MAX) return ps__fail(PS_ENOTSUP, "a handle with observe=1 has no descriptor");
     int err = wake_event(port), bell = port->env->bell(port, PS__BELL_MESSAGE);
     if (err) return err;
     if (bell < 0) return ps__fail_sys(-bell, "no descriptor to sleep on");
     pthread_mutex_lock(&port->fds);
-    if (port->pollset < 0) {
+    if (port->pollset.fd < 0) {
         int set = ps__pollset_open();
-        if (set >= 0) err = ps__pollset_add(set, port->event);
-        if (set >= 0 && !err) err = ps__pollset_add(set, bell);
-        if (set < 0) {
-            err = ps__fail_sys(-set, "no descriptor for ps_fd");
-        } else if (err) {
-            ps__close_fd(set);
-            err = ps__fail_sys(-err, "no descriptor for ps_fd");
-        } else {
-            port->pollset = set;
-        }
+        err = set < 0 ? set : ps__pollset_add(set, port->event.fd);
+        if (!err) err = ps__pollset_add(set, bell);
+        if (err) ps__close_fd(set);
+        else err = ps__kept_set(&port->pollset, set);
     }
     pthread_mutex_unlock(&port->fds);
-    if (err) return err;
+    if (err) return ps__fail_sys(-err, "no descriptor for ps_fd");
     ps__store_rlx(&port->fd_used, 1);
     ps__fence_sc();                             /* other end ps__space_refused */
     if (ps__load_rlx(&port->want_space) && space_watch(port)) space_tell(port);
     wake_signal(port);                          /* readable at once: nobody has looked yet */
-    return port->pollset;
+    return port->pollset.fd;
 }
 
 int ps__wake_open(struct ps__port *port)
 {
-    port->event = port->pollset = port->space_fd = -1;
+    port->event.fd = port->pollset.fd = port->timer.fd = port->space_fd = -1;
     if (port->slot < PS_MEMBERS_MAX) {          /* numbers go on where the slot's last owner stopped: never the same twice */
         struct ps__reader *reader = port->reader[port->slot];
         port->sleep_number = (ps__load_rlx(&reader->armed) + 1) & ~(uint64_t)1;
@@ -395,13 +437,16 @@ int ps__wake_open(struct ps__port *port)
 }
 
 /* The descriptors of this file; the bells belong to the memory's owner. */
-void ps__wake_close(struct ps__port *port)
+void ps__wake_close(struct ps__port *port, int forked)
 {
-    ps__close_fd(port->pollset);
-    ps__close_fd(port->event);
+    ps__kept_close(&port->pollset);
+    ps__kept_close(&port->timer);
+    ps__kept_close(&port->event);
+    if (forked) return;                 /* threads that are not here may wait on it: destroying it would wait for them */
     pthread_cond_destroy(&port->space_cond);
     pthread_mutex_destroy(&port->space);
     pthread_mutex_destroy(&port->fds);
 }
 
+#undef WAKE_SPACE_SPIN_NS
 #undef WAKE_INSURANCE_MS

@@ -113,7 +113,7 @@ static int doorbell_rebind(struct ps__shm *shm, int which)
     ps__close_fd(fresh);
     if (err) return err;
     if (fstat(shm->bell[which].fd, &st) == 0) shm->bell[which].ino = st.st_ino;
-    return shm->port.pollset >= 0 ? ps__pollset_add(shm->port.pollset, shm->bell[which].fd) : 0;
+    return ps__kept_valid(&shm->port.pollset) ? ps__pollset_add(shm->port.pollset.fd, shm->bell[which].fd) : 0;
 }
 
 int ps__bell_bind(struct ps__port *port, int which)

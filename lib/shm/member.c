@@ -75,35 +75,41 @@ int ps__slot_take(struct ps__shm *shm)
 
 /* ------------------------------------------------------------------ lanes */
 
-int ps__shm_know_geometry(struct ps__shm *shm)
+int ps__shm_know_geometry(struct ps__shm *shm, int fix)
 {
     struct ps__geometry g;
-    if (shm->geometry.depth_log && shm->geometry.fixed) return 0;
-    int err = ps__geometry_unpack(ps__load_acq(&shm->port.words->geometry), &g);
-    if (!err && !g.fixed) err = ps__fail(PS_ECORRUPT, "a lane without a geometry");
-    if (!err) shm->geometry = g;
+    int err = 0;
+    pthread_mutex_lock(&shm->geometry_lock);
+    if (!shm->geometry_known) {
+        err = fix ? ps__geometry_fix(shm->port.words, &g) : ps__geometry_unpack(ps__load_acq(&shm->port.words->geometry), &g);
+        if (!err && !g.fixed) err = ps__fail(PS_ECORRUPT, "a lane without a geometry");
+        if (!err) {
+            shm->geometry = g;
+            shm->geometry_known = 1;
+        }
+    }
+    pthread_mutex_unlock(&shm->geometry_lock);
     return err;
 }
 
-static void *member_map(struct ps__shm *shm, uint64_t offset, size_t size, int writable)
+static int member_map(struct ps__shm *shm, uint64_t offset, size_t size, int writable, unsigned char **out)
 {
     struct stat st;
-    void *memory = NULL;
-    int fd = ps__shm_data_fd(shm);
-    if (fd < 0) return NULL;
+    int err = 0, fd = ps__shm_data_fd(shm);
+    if (fd < 0) return PS_ESYS;
     if (fstat(fd, &st) || (uint64_t)st.st_size < offset + size) {       /* beyond the end is SIGBUS */
-        (void)ps__fail(PS_ECORRUPT, "a lane beyond the end of the bus's file");
+        err = ps__fail(PS_ECORRUPT, "a lane beyond the end of the bus's file");
     } else {
-        memory = mmap(NULL, size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, (off_t)offset);
+        void *memory = mmap(NULL, size, writable ? PROT_READ | PROT_WRITE : PROT_READ, MAP_SHARED, fd, (off_t)offset);
         if (memory == MAP_FAILED) {
-            memory = NULL;
-            (void)ps__fail(PS_ENOMEM, "cannot map %zu bytes of a lane", size);
+            err = ps__fail(PS_ENOMEM, "cannot map %zu bytes of a lane", size);
         } else {
             madvise(memory, size, MADV_DONTDUMP);
+            *out = memory;
         }
     }
     ps__close_fd(fd);
-    return memory;
+    return err;
 }
 
 static int member_word_matches(struct ps__shm *shm, ps__a64 *word)
@@ -115,11 +121,12 @@ static int member_word_matches(struct ps__shm *shm, ps__a64 *word)
 
 int ps__slot_map(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view)
 {
-    int err = ps__shm_know_geometry(shm);
+    int err = ps__shm_know_geometry(shm, 0);
     if (err) return err;
     size_t cells = ps__cells_size(&shm->geometry);
-    unsigned char *memory = member_map(shm, ps__shm_ring_offset(shm, slot), cells + ps__payload_size(&shm->geometry), writable);
-    if (!memory) return PS_ENOMEM;
+    unsigned char *memory;
+    size_t size = cells + ps__payload_size(&shm->geometry);
+    if ((err = member_map(shm, ps__shm_ring_offset(shm, slot), size, writable, &memory))) return err;
     view->payload = memory + cells;
     view->cells = (uint32_t)1 << shm->geometry.depth_log;
     view->units = (uint32_t)1 << shm->geometry.units_log;
@@ -129,8 +136,9 @@ int ps__slot_map(struct ps__shm *shm, unsigned slot, int writable, struct ps__vi
 
 int ps__slot_map_loan(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view)
 {
-    unsigned char *memory = member_map(shm, ps__shm_loan_offset(shm, slot), ps__loans_size(&shm->geometry), writable);
-    if (!memory) return PS_ENOMEM;
+    unsigned char *memory;
+    int err = member_map(shm, ps__shm_loan_offset(shm, slot), ps__loans_size(&shm->geometry), writable, &memory);
+    if (err) return err;
     view->loan_bytes = ps__loans_size(&shm->geometry);
     view->loan = memory;
     return 0;
@@ -152,7 +160,7 @@ int ps__slot_move_in(struct ps__shm *shm)
     ps__store_rel(&lane->epoch, (uint32_t)epoch);       /* an owner that lost its lock while it lived sees it at its next publish */
     port->publisher = (uint32_t)epoch;
     if (ps__load_acq(&lane->ring)) {
-        int err = ps__shm_know_geometry(shm);
+        int err = ps__shm_know_geometry(shm, 0);
         if (!err && !member_word_matches(shm, &lane->ring)) err = ps__fail(PS_ECORRUPT, "slot %u: its lane is damaged", port->slot);
         if (!err) err = ps__slot_map(shm, port->slot, 1, &port->own);
         if (err) return err;

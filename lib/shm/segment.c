@@ -24,32 +24,6 @@
 #define SEGMENT_MEMBERS  64u
 #define SEGMENT_PATIENCE_MS 100
 
-/* ------------------------------------------------------------------ kept descriptors */
-
-int ps__kept_set(struct ps__kept *kept, int fd)
-{
-    struct stat st;
-    if (fstat(fd, &st)) {
-        int error = errno;
-        close(fd);
-        return -error;
-    }
-    *kept = (struct ps__kept){ fd, st.st_dev, st.st_ino };
-    return 0;
-}
-
-int ps__kept_valid(const struct ps__kept *kept)
-{
-    struct stat st;
-    return kept->fd >= 0 && fstat(kept->fd, &st) == 0 && st.st_dev == kept->dev && st.st_ino == kept->ino;
-}
-
-void ps__kept_close(struct ps__kept *kept)
-{
-    if (ps__kept_valid(kept)) close(kept->fd);
-    kept->fd = -1;
-}
-
 /* ------------------------------------------------------------------ layout */
 
 uint64_t ps__shm_fixed_size(unsigned members)
@@ -86,34 +60,62 @@ static uint64_t segment_check(const struct ps__shm_header *h)
 
 /* ------------------------------------------------------------------ reserving space */
 
-/* fallocate(2) in chunks, signals blocked: RLIMIT_FSIZE would raise SIGXFSZ, and a timer could interrupt it for ever. */
-int ps__shm_reserve(int fd, uint64_t offset, uint64_t size, const char *what)
+/* Beyond RLIMIT_FSIZE the kernel sends SIGXFSZ besides the error: blocked, and ours taken away again. */
+struct segment_guard {
+    sigset_t old;
+    int had;                            /* one was pending already, and is the program's */
+};
+
+static void segment_guard_begin(struct segment_guard *guard)
 {
-    sigset_t all, old, pending;
-    int error = 0, had;
+    sigset_t all, pending;
     sigfillset(&all);
     sigpending(&pending);
-    had = sigismember(&pending, SIGXFSZ);
-    pthread_sigmask(SIG_SETMASK, &all, &old);
-    for (uint64_t done = 0; done < size && !error;) {
-        uint64_t chunk = size - done < SEGMENT_CHUNK ? size - done : SEGMENT_CHUNK;
-        if (fallocate(fd, 0, (off_t)(offset + done), (off_t)chunk) == 0) done += chunk;
-        else if (errno != EINTR) error = errno;
-    }
-    if (error == EFBIG && !had) {                       /* ours, and nobody else's business */
+    guard->had = sigismember(&pending, SIGXFSZ);
+    pthread_sigmask(SIG_SETMASK, &all, &guard->old);
+}
+
+static void segment_guard_end(struct segment_guard *guard, int error)
+{
+    if (error == EFBIG && !guard->had) {
         sigset_t one;
         struct timespec zero = { 0, 0 };
         sigemptyset(&one);
         sigaddset(&one, SIGXFSZ);
         while (sigtimedwait(&one, NULL, &zero) < 0 && errno == EINTR) { }
     }
-    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    pthread_sigmask(SIG_SETMASK, &guard->old, NULL);
+}
+
+/* fallocate(2) itself, in chunks: posix_fallocate may fall back to writing, into memory that others use. */
+int ps__shm_reserve(int fd, uint64_t offset, uint64_t size, const char *what)
+{
+    struct segment_guard guard;
+    int error = 0;
+    segment_guard_begin(&guard);
+    for (uint64_t done = 0; done < size && !error;) {
+        uint64_t chunk = size - done < SEGMENT_CHUNK ? size - done : SEGMENT_CHUNK;
+        if (fallocate(fd, 0, (off_t)(offset + done), (off_t)chunk) == 0) done += chunk;
+        else if (errno != EINTR) error = errno;
+    }
+    segment_guard_end(&guard, error);
     if (!error) return 0;
+    /* What was had goes back; nobody has been told of these pages. */
+    (void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size);
     struct statfs fs;
     if (error == ENOSPC && fstatfs(fd, &fs) == 0)
         return ps__fail(PS_ENOSPC, "%llu bytes wanted for %s, the file system has %llu left", (unsigned long long)size, what,
                         (unsigned long long)fs.f_bavail * (unsigned long long)fs.f_bsize);
     return ps__fail_sys(error, "%llu bytes for %s", (unsigned long long)size, what);
+}
+
+static int segment_size(int fd, uint64_t size)
+{
+    struct segment_guard guard;
+    segment_guard_begin(&guard);
+    int error = ftruncate(fd, (off_t)size) ? errno : 0;
+    segment_guard_end(&guard, error);
+    return error ? ps__fail_sys(error, "a bus's file of %llu bytes", (unsigned long long)size) : 0;
 }
 
 /* ------------------------------------------------------------------ where it is */
@@ -141,9 +143,18 @@ int ps__shm_locate(struct ps__shm *shm, const ps_url *url)
     if (err) return err;
     snprintf(shm->dir, sizeof shm->dir, "/dev/shm/psbus-%lu", (unsigned long)geteuid());
     snprintf(shm->path, sizeof shm->path, "%.80s/%.64s", shm->dir, address);
+    shm->by_name = 1;
+    return 0;
+}
+
+/* The directory of a user's named buses: made when needed, gone with the last bus, so it may have to be made again. */
+static int segment_directory(struct ps__shm *shm, int create)
+{
     struct stat st;
-    if (url->create && mkdir(shm->dir, 0700) && errno != EEXIST) return ps__fail_sys(errno, "cannot make %s", shm->dir);
+    if (!shm->by_name) return 0;
+    if (create && mkdir(shm->dir, 0700) && errno != EEXIST) return ps__fail_sys(errno, "cannot make %s", shm->dir);
     if (lstat(shm->dir, &st)) {
+        if (errno == ENOENT && create) return PS_EAGAIN;
         if (errno == ENOENT) return ps__fail(PS_ENOENT, "no bus %s", shm->path);
         return ps__fail_sys(errno, "%s", shm->dir);
     }
@@ -167,12 +178,19 @@ static int segment_file_system(int fd)
     }
 }
 
+/* A second description of a file is had by way of /proc only. */
+static int segment_no_proc(const char *path, int error)
+{
+    if (error == ENOENT || error == ENOTDIR) return ps__fail(PS_ENOTSUP, "%s is not there: is /proc mounted?", path);
+    return ps__fail_sys(error, "a second description of the bus's file");
+}
+
 static int segment_lock_description(struct ps__shm *shm, int fd, int flags)
 {
     char proc[64];
     snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
     int lock = open(proc, flags | O_CLOEXEC);
-    if (lock < 0) return ps__fail(PS_ENOTSUP, "no second description of the bus's file: %s (is /proc mounted?)", strerror(errno));
+    if (lock < 0) return segment_no_proc(proc, errno);
     int err = ps__kept_set(&shm->lock, lock);
     return err ? ps__fail_sys(-err, "fstat") : 0;
 }
@@ -252,7 +270,7 @@ static int segment_fill(struct ps__shm *shm, int fd, const ps_url *url, const st
     for (unsigned i = 0; i < members && !err; i++)
         err = ps__shm_reserve(fd, PS__SHM_SLOTS + (uint64_t)i * PS__SHM_ALIGN, PS__SHM_SLOT_USED, "a member's slot");
     if (err) return err;
-    if (ftruncate(fd, (off_t)ps__shm_fixed_size(members))) return ps__fail_sys(errno, "the size of a bus's file");
+    if ((err = segment_size(fd, ps__shm_fixed_size(members)))) return err;
     if (pwrite(fd, h, sizeof *h, 0) != (ssize_t)sizeof *h) return ps__fail_sys(errno, "writing a bus's header");
     shm->port.members = members;
     struct ps__geometry g = *wanted;
@@ -280,13 +298,13 @@ static int segment_create_anonymous(struct ps__shm *shm, const ps_url *url, cons
     *out = fd;
     int err = segment_fill(shm, fd, url, wanted);
     if (err) return err;
-    shm->geometry = *wanted;
-    off_t size = (off_t)ps__shm_ring_offset(shm, shm->port.members);
-    if (fchmod(fd, 0600) || ftruncate(fd, size)) return ps__fail_sys(errno, "an anonymous bus of %lld bytes", (long long)size);
+    shm->geometry = *wanted;            /* for the offset only; known when it has been read back */
+    if ((err = segment_size(fd, ps__shm_ring_offset(shm, shm->port.members)))) return err;
+    if (fchmod(fd, 0600)) return ps__fail_sys(errno, "fchmod");
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) return ps__fail_sys(errno, "sealing");
     snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
     int anchor = open(proc, O_PATH | O_CLOEXEC);
-    if (anchor < 0) return ps__fail(PS_ENOTSUP, "%s: %s (is /proc mounted?)", proc, strerror(errno));
+    if (anchor < 0) return segment_no_proc(proc, errno);
     err = ps__kept_set(&shm->anchor, anchor);
     if (err) return ps__fail_sys(-err, "fstat");
     if ((err = segment_lock_description(shm, fd, O_RDWR))) return err;
@@ -303,6 +321,7 @@ static int segment_create(struct ps__shm *shm, const ps_url *url, const struct p
     int fd = open(shm->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
         return ps__fail(PS_ENOTSUP, "%s: its file system has no O_TMPFILE", shm->dir);
+    if (fd < 0 && errno == ENOENT && shm->by_name) return PS_EAGAIN;
     if (fd < 0) return ps__fail_sys(errno, "cannot make a file in %s", shm->dir);
     *out = fd;
     int err = segment_file_system(fd);
@@ -315,7 +334,8 @@ static int segment_create(struct ps__shm *shm, const ps_url *url, const struct p
     shm->port.slot = (unsigned)slot;
     snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
     if (linkat(AT_FDCWD, proc, AT_FDCWD, shm->path, AT_SYMLINK_FOLLOW) == 0) return 0;
-    return errno == EEXIST ? PS_EAGAIN : ps__fail_sys(errno, "cannot name %s", shm->path);
+    if (errno == EEXIST || (errno == ENOENT && shm->by_name)) return PS_EAGAIN;
+    return ps__fail_sys(errno, "cannot name %s", shm->path);
 }
 
 /* ------------------------------------------------------------------ open what is there */
@@ -410,7 +430,8 @@ int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
         if (!shm->path[0] && shm->anchor.fd < 0) {
             err = segment_create_anonymous(shm, url, &wanted, &fd);
         } else {
-            err = segment_open(shm, &fd);
+            err = segment_directory(shm, url->create);
+            if (!err) err = segment_open(shm, &fd);
             if (err == PS_ENOENT && shm->path[0]) {
                 if (url->create && !shm->proc) err = segment_create(shm, url, &wanted, &fd);
                 else err = ps__fail(PS_ENOENT, "no bus %s", shm->path);
@@ -442,7 +463,7 @@ static void segment_remove(struct ps__shm *shm)
     for (unsigned i = 0; i < shm->header.members; i++) ps__bell_unlink(shm, i);
     /* Only if it is still ours: somebody may have put another file in its place. */
     if (lstat(shm->path, &st) == 0 && st.st_ino == shm->lock.ino && st.st_dev == shm->lock.dev) unlink(shm->path);
-    if (strncmp(shm->dir, "/dev/shm/psbus-", 15) == 0) rmdir(shm->dir);        /* succeeds when it is empty */
+    if (shm->by_name) rmdir(shm->dir);  /* succeeds when it is empty */
 }
 
 void ps__shm_detach(struct ps__shm *shm, int forked)
@@ -460,9 +481,11 @@ void ps__shm_detach(struct ps__shm *shm, int forked)
     shm->port.own.loan = NULL;
     if (shm->base) munmap(shm->base, shm->base_size);
     shm->base = NULL;
-    /* Nobody can take the slot while we could still write: only now. The last one holds all bytes while it removes. */
+    /* Nobody can take the slot while we could still write: only now. The last one out holds all bytes while it removes; the own
+     * byte goes first, so that of two who leave at once the later one finds nobody. */
     if (!forked && !shm->port.observe && shm->path[0] && !shm->proc) {
         ps__bell_unlink(shm, shm->port.slot);
+        ps__slot_drop(shm, shm->port.slot);
         if (ps__slot_last(shm)) segment_remove(shm);
     }
     if (shm->pin && !forked) munmap(shm->pin, 4096);    /* a forked child never had it */

@@ -46,7 +46,7 @@ static int shm_lane_reserve(struct ps__port *port)
     struct ps__lane *lane = port->view[port->slot].lane;
     if (port->own.cell) return 0;       /* taken over with what the last owner reserved */
     int error = errno, err = shm_unlinked(shm);
-    if (!err) err = ps__geometry_fix(port->words, &shm->geometry);
+    if (!err) err = ps__shm_know_geometry(shm, 1);
     if (err) return err;
     int fd = ps__shm_data_fd(shm);
     if (fd < 0) return PS_ESYS;
@@ -160,6 +160,7 @@ static int shm_enter(struct ps__shm *shm, ps_host *host, const ps_url *url)
     struct ps__port *port = &shm->port;
     shm->lock.fd = shm->bell[0].fd = shm->bell[1].fd = shm->dirfd.fd = -1;
     port->observe = url->observe;
+    pthread_mutex_init(&shm->geometry_lock, NULL);
     shm->fork.in_child = shm_in_child;
     ps__fork_add(&shm->fork);           /* before the lock: a child that is forked meanwhile must not keep it */
     int err = ps__shm_attach(shm, url);
@@ -177,7 +178,7 @@ static int shm_enter(struct ps__shm *shm, ps_host *host, const ps_url *url)
     if (bell) err = ps__fail_sys(-bell, "no descriptor to ring with");
     if (!err && !port->observe) err = ps__slot_move_in(shm);
     if (!err) return 0;
-    ps__port_close(port);
+    ps__port_close(port, 0);
 fail_attached:
     ps__loans_free(shm->loans);
     ps__shm_detach(shm, 0);
@@ -208,7 +209,7 @@ static void shm_close_bus(void *memory, int forked)
         ps__loans_return(port);
         ps__slot_move_out(shm);
     }
-    ps__port_close(port);
+    ps__port_close(port, forked);
     ps__loans_free(shm->loans);
     ps__shm_detach(shm, forked);
     ps__kept_close(&shm->anchor);
@@ -226,6 +227,7 @@ static int shm_after_fork(void *memory, ps_host *host)
     memset(&shm->port, 0, sizeof shm->port);
     memset(shm->mapped, 0, sizeof shm->mapped);
     memset(&shm->geometry, 0, sizeof shm->geometry);
+    shm->geometry_known = 0;
     shm->base = NULL;
     shm->pin = NULL;
     shm->bound[0] = shm->bound[1] = 0;
@@ -244,7 +246,7 @@ static int shm_after_fork(void *memory, ps_host *host)
         ps__fork_add(&shm->fork);
     } else {
         inherited->anchor.fd = -1;              /* kept by the new one */
-        ps__port_close(&inherited->port);
+        ps__port_close(&inherited->port, 1);
         ps__loans_free(inherited->loans);
         ps__shm_detach(inherited, 1);
     }

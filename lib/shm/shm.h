@@ -44,13 +44,6 @@ _Static_assert(offsetof(struct ps__words, sleepers) == 2176 && offsetof(struct p
                offsetof(struct ps__reader, cursor) == 256 && offsetof(struct ps__about, wild) == 256 &&
                offsetof(struct ps__cell, meta) == 28, "the layout of version 1, on every architecture");
 
-/* A descriptor that is kept: the program may close it behind our back and open something else under its number. */
-struct ps__kept {
-    int fd;                             /* -1: none */
-    dev_t dev;
-    ino_t ino;
-};
-
 struct ps__shm {
     struct ps__port port;               /* first: the ring's functions get this as their state */
     struct ps__fork_entry fork;
@@ -58,6 +51,7 @@ struct ps__shm {
     /* where it is; written by ps__shm_locate */
     char path[PS__SHM_PATH];            /* of the file; "" for an anonymous bus */
     char dir[PS__SHM_PATH];             /* of the file */
+    int by_name;                        /* in this user's directory, which goes with its last bus */
     int proc;                           /* the path leads through /proc to somebody's descriptor */
     int mode;                           /* -1: not named */
     char label[PS_NAME_MAX + 1];
@@ -70,7 +64,9 @@ struct ps__shm {
     unsigned char *base;                /* the fixed part, read-only but for words and the own slot */
     size_t base_size;
     struct ps__shm_header header;
-    struct ps__geometry geometry;       /* private and checked; depth_log 0 until known */
+    struct ps__geometry geometry;       /* private and checked; never changes once known */
+    pthread_mutex_t geometry_lock;      /* getting to know it: a publishing and the dispatching thread may both */
+    int geometry_known;
     struct { void *ring, *loan; } mapped[PS_MEMBERS_MAX];       /* foreign lanes, by the dispatching thread */
     struct ps__loans *loans;
 
@@ -96,11 +92,6 @@ PS_PRIVATE uint64_t ps__shm_loan_offset(const struct ps__shm *shm, unsigned slot
 /* A fresh description of the file, for mapping; the caller closes it. -1 with ps_errmsg. */
 PS_PRIVATE int ps__shm_data_fd(struct ps__shm *shm);
 
-/* Is it still what we kept? */
-PS_PRIVATE int ps__kept_valid(const struct ps__kept *kept);
-PS_PRIVATE int ps__kept_set(struct ps__kept *kept, int fd);             /* takes fd; -errno */
-PS_PRIVATE void ps__kept_close(struct ps__kept *kept);                  /* only if still ours; async-signal-safe */
-
 /* ------------------------------------------------------------------ member.c: slots and their locks */
 
 /* The lowest slot whose byte is free: its number, or an error. PS_EAGAIN: the bus is being taken down just now. */
@@ -114,10 +105,11 @@ PS_PRIVATE int ps__slot_move_in(struct ps__shm *shm);
 PS_PRIVATE void ps__slot_move_out(struct ps__shm *shm);
 /* A lane that stands before an unfinished claim: repaired if its owner is dead. */
 PS_PRIVATE int ps__slot_repair(struct ps__port *port, unsigned slot);
-/* Maps a lane's ring; writable for its owner. */
+/* Maps a lane's ring; writable for its owner. 0 or an error. */
 PS_PRIVATE int ps__slot_map(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view);
 PS_PRIVATE int ps__slot_map_loan(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view);
-PS_PRIVATE int ps__shm_know_geometry(struct ps__shm *shm);
+/* Reads it, once, when some lane is reserved; fix: because one is about to be. */
+PS_PRIVATE int ps__shm_know_geometry(struct ps__shm *shm, int fix);
 
 /* ------------------------------------------------------------------ doorbell.c: datagram sockets */
 

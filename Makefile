@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: MIT
+# Builds, tests and shows libpsbus. `make help` lists the targets.
+#
+# CC CFLAGS CPPFLAGS LDFLAGS LDLIBS are the caller's and stay untouched; what the project needs itself is in PS_… below and
+# comes first, so that the caller has the last word. Everything made lies under $(BUILD).
+
+CFLAGS ?= -O2 -g
+BUILD  ?= build
+# WERROR= goes on after warnings.
+WERROR ?= -Werror
+
+# The library's sources by name, leaves first: an order that every part of the library may rely on.
+SOURCES := \
+	lib/platform/posix.c \
+	lib/platform/linux.c \
+	lib/core/error.c \
+	lib/core/topic.c \
+	lib/core/url.c \
+	lib/ring/geometry.c \
+	lib/ring/ring.c \
+	lib/ring/publish.c \
+	lib/ring/evict.c \
+	lib/ring/loan.c \
+	lib/ring/join.c \
+	lib/ring/reader.c \
+	lib/ring/interest.c \
+	lib/ring/port.c \
+	lib/ring/wake.c \
+	lib/inproc/inproc.c \
+	lib/shm/segment.c \
+	lib/shm/doorbell.c \
+	lib/shm/member.c \
+	lib/shm/shm.c \
+	lib/remote/stub.c \
+	lib/core/transport.c \
+	lib/core/subscription.c \
+	lib/core/dispatch.c \
+	lib/core/bus.c
+
+# The header is the only place where the version stands.
+VERSION := $(shell awk '/^.define PS_VERSION_(MAJOR|MINOR|PATCH) / { v = v dot $$3; dot = "." } END { print v }' include/psbus.h)
+MAJOR   := $(firstword $(subst ., ,$(VERSION)))
+SONAME  := libpsbus.so.$(MAJOR)
+
+# SANITIZE is set by `make asan` and `make tsan`, which call this file again with a build directory of their own.
+SANITIZE ?=
+PS_WARNINGS := -Wall -Wextra -Wpedantic -Wconversion -Wshadow $(WERROR)
+PS_CPPFLAGS := -Iinclude
+PS_CFLAGS   := -std=c11 $(PS_WARNINGS) -fvisibility=hidden -pthread $(SANITIZE)
+PS_LDFLAGS  := -pthread $(SANITIZE)
+# Symbols that nobody defines are an error at link time. nodelete: a dlclose must not unload code that thread-local and fork
+# handlers still point to.
+PS_SHARED_LDFLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -Wl,-z,nodelete
+
+STATIC_LIBRARY := $(BUILD)/libpsbus.a
+SHARED_LIBRARY := $(BUILD)/libpsbus.so.$(VERSION)
+TEST_LIBRARY   := $(BUILD)/test/libpsbus-test.a
+
+STATIC_OBJECTS := $(SOURCES:%.c=$(BUILD)/static/%.o)
+SHARED_OBJECTS := $(SOURCES:%.c=$(BUILD)/shared/%.o)
+TEST_OBJECTS   := $(SOURCES:%.c=$(BUILD)/test/%.o)
+
+# An example is one file, or a directory whose files make one program.
+EXAMPLE_SOURCES     := $(sort $(wildcard examples/*.c))
+EXAMPLE_DIRECTORIES := $(patsubst %/,%,$(sort $(dir $(wildcard examples/*/*.c))))
+EXAMPLES := $(EXAMPLE_SOURCES:%.c=$(BUILD)/%) $(EXAMPLE_DIRECTORIES:%=$(BUILD)/%)
+
+# Test programs: `make check TESTS=tests/test_topic.c` runs just that one.
+TESTS ?= $(sort $(wildcard tests/test_*.c)) $(sort $(wildcard tests/conform_*.c)) \
+	$(sort $(wildcard tests/crash/*.c)) $(sort $(wildcard tests/stress/*.c))
+TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(TESTS))
+TEST_SUPPORT  := $(BUILD)/test/tests/support.o
+CONFORM_SUITE := $(patsubst %.c,$(BUILD)/test/%.o,$(wildcard tests/conform.c) $(sort $(wildcard tests/conform/*.c)))
+
+BENCHES := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/bench/*.c)))
+
+# Seconds one test program may run, and how many run at the same time.
+TIMEOUT_check ?= $(if $(SANITIZE),300,120)
+JOBS ?= 1
+
+# Asked late, because `make deps check` installs cmocka on the way.
+CMOCKA_CFLAGS = $(shell pkg-config --cflags cmocka 2>/dev/null)
+CMOCKA_LIBS   = $(shell pkg-config --libs cmocka 2>/dev/null || echo -lcmocka)
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.SECONDARY:
+.SUFFIXES:
+.PHONY: all static shared examples demo deps check asan tsan bench clean help FORCE
+
+# ------------------------------------------------------------------ what to ask for
+
+all: static shared examples ## the libraries and the examples
+
+static: $(STATIC_LIBRARY) ## build/libpsbus.a
+
+shared: $(BUILD)/libpsbus.so ## build/libpsbus.so, with its soname
+
+examples: $(EXAMPLES) ## the programs of examples/, among them the tool psbus
+
+demo: all ## the main job on real text: processes streaming the sources, one killed, one stopped
+	@$(BUILD)/examples/demo include lib examples tests
+
+deps: ## install what the tests need, if it is missing (cmocka)
+	@CC='$(CC)' CFLAGS='$(CPPFLAGS) $(CFLAGS) $(LDFLAGS)' sh tests/deps.sh
+
+check: static $(if $(SANITIZE),,shared) examples $(TEST_PROGRAMS) ## all tests; TESTS=FILE… for some, JOBS=N at a time
+	@PS_BUILD='$(BUILD)' TIMEOUT='$(TIMEOUT_check)' JOBS='$(JOBS)' sh tests/run.sh '$(BUILD)/log' $(TEST_PROGRAMS)
+
+asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
+	@ASAN_OPTIONS="$${ASAN_OPTIONS:-detect_stack_use_after_return=1}" \
+	UBSAN_OPTIONS="$${UBSAN_OPTIONS:-print_stacktrace=1}" \
+	$(MAKE) --no-print-directory check BUILD='$(BUILD)/asan' \
+		SANITIZE='-fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer'
+
+# A forked child may make threads. Where addresses are randomised more than the sanitizer's runtime can take, setarch helps.
+tsan: ## the tests under ThreadSanitizer
+	@TSAN_OPTIONS="$${TSAN_OPTIONS:-halt_on_error=1 second_deadlock_stack=1 die_after_fork=0}" \
+	WRAP="$$(setarch -R true 2>/dev/null && echo setarch -R)" \
+	$(MAKE) --no-print-directory check BUILD='$(BUILD)/tsan' SANITIZE='-fsanitize=thread -fno-omit-frame-pointer'
+
+bench: static $(BENCHES) ## speed and memory, beside the machine's limits
+	@for bench in $(BENCHES); do "$$bench" || exit 1; done
+
+clean: ## remove the build directory
+	@case '$(BUILD)' in ''|.|..|/|*/) echo "clean: BUILD='$(BUILD)' is no directory of ours" >&2; exit 1;; esac
+	rm -rf '$(BUILD)'
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# ------------------------------------------------------------------ libraries
+
+# How each step begins: one short line, or with V=1 the whole command.
+SAY = $(if $(V),,@)mkdir -p $(@D) &&$(if $(V),, echo "  $(1) $@" &&)
+
+# Removed first, so that no object of before stays in it.
+ARCHIVE = $(call SAY,$(AR)) rm -f $@ && $(AR) rcs $@
+
+$(STATIC_LIBRARY): $(STATIC_OBJECTS)
+	$(ARCHIVE) $(STATIC_OBJECTS)
+
+$(TEST_LIBRARY): $(TEST_OBJECTS)
+	$(ARCHIVE) $(TEST_OBJECTS)
+
+$(SHARED_LIBRARY): $(SHARED_OBJECTS)
+	$(LINK) $(PS_SHARED_LDFLAGS) $(SHARED_OBJECTS) $(LDLIBS)
+
+$(BUILD)/libpsbus.so: $(SHARED_LIBRARY)
+	$(call SAY,ln) ln -sf $(<F) $(BUILD)/$(SONAME) && ln -sf $(SONAME) $@
+
+# A name in SOURCES that is not there (yet), and a source that is not in SOURCES, are said plainly.
+MISSING := $(filter-out $(wildcard $(SOURCES)),$(SOURCES))
+ifneq ($(MISSING),)
+.PHONY: $(MISSING)
+$(MISSING):
+	@echo "Makefile: SOURCES names $@, which does not exist" >&2; exit 1
+endif
+UNLISTED := $(filter-out $(SOURCES),$(wildcard lib/*/*.c))
+ifneq ($(UNLISTED),)
+$(warning not in SOURCES, so not built: $(UNLISTED))
+endif
+
+# ------------------------------------------------------------------ objects, in three variants
+
+COMPILE = $(call SAY,$(CC)) $(CC) $(PS_CPPFLAGS) $(CPPFLAGS) $(PS_CFLAGS) $(CFLAGS) -MMD -MP
+
+$(BUILD)/static/%.o: %.c $(BUILD)/flags
+	$(COMPILE) -c $< -o $@
+
+$(BUILD)/shared/%.o: %.c $(BUILD)/flags
+	$(COMPILE) -fPIC -c $< -o $@
+
+$(BUILD)/test/%.o: %.c $(BUILD)/flags
+	$(COMPILE) -DPS_TEST_HOOKS -Itests $(if $(filter tests/%,$<),$(CMOCKA_CFLAGS)) -c $< -o $@
+
+# Rewritten only when a flag changed, and every object depends on it.
+$(BUILD)/flags: export FLAGS_NOW := $(VERSION) $(CC) / $(PS_CPPFLAGS) $(CPPFLAGS) $(PS_CFLAGS) $(CFLAGS) / \
+	$(PS_LDFLAGS) $(PS_SHARED_LDFLAGS) $(LDFLAGS) $(LDLIBS) / $(SOURCES)
+$(BUILD)/flags: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' "$$FLAGS_NOW" | cmp -s - $@ || printf '%s\n' "$$FLAGS_NOW" >$@
+
+# ------------------------------------------------------------------ programs
+
+LINK = $(call SAY,$(CC)) $(CC) $(PS_CFLAGS) $(CFLAGS) $(PS_LDFLAGS) $(LDFLAGS) -o $@
+
+$(EXAMPLE_SOURCES:%.c=$(BUILD)/%): $(BUILD)/%: $(BUILD)/static/%.o $(STATIC_LIBRARY)
+	$(LINK) $^ $(LDLIBS)
+
+define EXAMPLE_DIRECTORY
+$(BUILD)/$(1): $(patsubst %.c,$(BUILD)/static/%.o,$(sort $(wildcard $(1)/*.c))) $(STATIC_LIBRARY)
+	$$(LINK) $$^ $$(LDLIBS)
+endef
+$(foreach directory,$(EXAMPLE_DIRECTORIES),$(eval $(call EXAMPLE_DIRECTORY,$(directory))))
+
+$(BENCHES): $(BUILD)/%: $(BUILD)/static/%.o $(STATIC_LIBRARY)
+	$(LINK) $^ $(LDLIBS)
+
+$(filter $(BUILD)/tests/conform_%,$(TEST_PROGRAMS)): $(CONFORM_SUITE)
+
+$(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/test/%.o $(TEST_SUPPORT) $(TEST_LIBRARY)
+	$(LINK) $(filter %.o,$^) $(TEST_LIBRARY) $(CMOCKA_LIBS) $(LDLIBS)
+
+# With `make -j deps check` the tests wait for what they need.
+ifneq ($(filter deps,$(MAKECMDGOALS)),)
+$(patsubst %.c,$(BUILD)/test/%.o,$(TESTS)) $(TEST_SUPPORT) $(CONFORM_SUITE): | deps
+endif
+
+-include $(shell [ ! -d '$(BUILD)' ] || find '$(BUILD)/static' '$(BUILD)/shared' '$(BUILD)/test' -name '*.d' 2>/dev/null)

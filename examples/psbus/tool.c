@@ -1,0 +1,236 @@
+/* SPDX-License-Identifier: MIT */
+/* tool.c - what the commands of psbus share. */
+#include "tool.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+const struct tool_command *tool_command;
+
+/* ------------------------------------------------------------------ messages */
+
+static void tool_print(const char *format, va_list arguments)
+{
+    fprintf(stderr, "psbus%s%s: ", tool_command ? " " : "", tool_command ? tool_command->name : "");
+    vfprintf(stderr, format, arguments);
+}
+
+void tool_say(const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    tool_print(format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+}
+
+int tool_fail(int rc, const char *format, ...)
+{
+    const char *detail = ps_errmsg();
+    va_list arguments;
+
+    va_start(arguments, format);
+    tool_print(format, arguments);
+    va_end(arguments);
+    fprintf(stderr, ": %s%s%s\n", ps_strerror(rc), *detail ? ": " : "", detail);
+    return TOOL_ERROR;
+}
+
+int tool_usage(const char *format, ...)
+{
+    va_list arguments;
+
+    va_start(arguments, format);
+    tool_print(format, arguments);
+    va_end(arguments);
+    fprintf(stderr, " (see psbus %s%s--help)\n", tool_command ? tool_command->name : "", tool_command ? " " : "");
+    return TOOL_USAGE;
+}
+
+int tool_help(const struct tool_command *command)
+{
+    printf("usage: psbus %s %s\n\n%s\n\n%s", command->name, command->arguments, command->summary, command->help);
+    if (fflush(stdout) == 0)
+        return TOOL_OK;
+    tool_say("standard output: %s", strerror(errno));
+    return TOOL_ERROR;
+}
+
+/* ------------------------------------------------------------------ nearest names */
+
+/* Letters to insert, delete or replace to come from a to b. Both shorter than 64. */
+static unsigned tool_distance(const char *a, const char *b)
+{
+    unsigned row[64], columns = (unsigned)strlen(b);
+
+    for (unsigned j = 0; j <= columns; j++)
+        row[j] = j;
+    for (unsigned i = 1; a[i - 1] != '\0'; i++) {
+        unsigned diagonal = row[0];
+        row[0] = i;
+        for (unsigned j = 1; j <= columns; j++) {
+            unsigned best = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            if (best > row[j] + 1)
+                best = row[j] + 1;
+            if (best > row[j - 1] + 1)
+                best = row[j - 1] + 1;
+            row[j] = best;
+        }
+    }
+    return row[columns];
+}
+
+const char *tool_nearest(const char *word, const char *(*name)(const void *list, size_t i), const void *list)
+{
+    const char *nearest = NULL, *candidate;
+    unsigned least = 0;
+
+    if (strlen(word) >= 64)
+        return NULL;
+    for (size_t i = 0; (candidate = name(list, i)) != NULL; i++) {
+        unsigned distance = tool_distance(word, candidate);
+        /* "publish" is near "pub", whatever the number of letters between them. */
+        if (*word != '\0' && (strncmp(word, candidate, strlen(candidate)) == 0 || strncmp(word, candidate, strlen(word)) == 0))
+            distance = distance > 0;
+        if (nearest == NULL || distance < least) {
+            nearest = candidate;
+            least = distance;
+        }
+    }
+    /* Something that shares hardly a letter is no help. */
+    return nearest != NULL && least <= 1 + strlen(nearest) / 3 ? nearest : NULL;
+}
+
+static const char *tool_option_name(const void *list, size_t i)
+{
+    return ((const struct option *)list)[i].name;
+}
+
+int tool_bad_option(int character, char **argv, const struct option *options)
+{
+    const char *word = argv[optind - 1];
+    char name[64];
+
+    if (strncmp(word, "--", 2) != 0) {
+        if (character == ':')
+            return tool_usage("option '-%c' needs a value", optopt);
+        return tool_usage("unknown option '-%c'", optopt ? optopt : '?');
+    }
+    if (character == ':')
+        return tool_usage("option '%s' needs a value", word);
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(word + 2, "="), word + 2);
+    for (size_t i = 0; options[i].name != NULL; i++)
+        if (strcmp(options[i].name, name) == 0)
+            return tool_usage("option '--%s' takes no value", name);
+    const char *nearest = tool_nearest(name, tool_option_name, options);
+    if (nearest != NULL)
+        return tool_usage("unknown option '--%s'; did you mean '--%s'?", name, nearest);
+    return tool_usage("unknown option '--%s'", name);
+}
+
+/* ------------------------------------------------------------------ numbers and time */
+
+int tool_count(const char *option, const char *text, uint64_t *value)
+{
+    char *end;
+
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end != '\0' || errno != 0 || number == 0) {
+        tool_usage("--%s '%s' is not a whole number above 0", option, text);
+        return 0;
+    }
+    *value = number;
+    return 1;
+}
+
+int tool_real(const char *option, const char *text, double *value)
+{
+    char *end;
+    double number = strtod(text, &end);
+
+    if ((*text != '.' && (*text < '0' || *text > '9')) || *end != '\0' || !(number > 0 && number <= 1e9)) {
+        tool_usage("--%s '%s' is not a number above 0", option, text);
+        return 0;
+    }
+    *value = number;
+    return 1;
+}
+
+double tool_now(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
+}
+
+/* ------------------------------------------------------------------ stopping */
+
+static volatile sig_atomic_t tool_signalled;
+static _Atomic(ps_bus *) tool_bus;
+static int tool_pipe[2] = { -1, -1 };
+
+static void tool_on_signal(int number)
+{
+    int error = errno;
+
+    (void)number;
+    tool_signalled = 1;
+    ps_stop(tool_bus);
+    /* A byte in a pipe also ends a poll() that begins only now; the flag alone would come too late for it. */
+    if (write(tool_pipe[1], "", 1) < 0) { /* the pipe is full of such bytes already */ }
+    errno = error;
+}
+
+int tool_signals(void)
+{
+    struct sigaction action;
+
+    if (pipe(tool_pipe) < 0) {
+        tool_say("pipe: %s", strerror(errno));
+        return TOOL_ERROR;
+    }
+    for (int i = 0; i < 2; i++) {
+        fcntl(tool_pipe[i], F_SETFD, FD_CLOEXEC);
+        fcntl(tool_pipe[i], F_SETFL, O_NONBLOCK);
+    }
+    memset(&action, 0, sizeof action);
+    sigemptyset(&action.sa_mask);
+    action.sa_handler = tool_on_signal;
+    int bad = sigaction(SIGINT, &action, NULL) | sigaction(SIGTERM, &action, NULL);
+    action.sa_handler = SIG_IGN;
+    if ((bad | sigaction(SIGPIPE, &action, NULL)) != 0) {
+        tool_say("sigaction: %s", strerror(errno));
+        return TOOL_ERROR;
+    }
+    return TOOL_OK;
+}
+
+void tool_stop_bus(ps_bus *bus)
+{
+    tool_bus = bus;
+}
+
+int tool_stopped(void)
+{
+    return tool_signalled != 0;
+}
+
+int tool_wait(int fd, int timeout_ms)
+{
+    struct pollfd fds[2] = { { .fd = tool_pipe[0], .events = POLLIN }, { .fd = fd, .events = POLLIN } };
+
+    /* A signal that interrupts it has written to the pipe. */
+    return poll(fds, fd < 0 ? 1 : 2, timeout_ms) > 0 && fds[1].revents != 0;
+}

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * join.c - a reader becomes a gate of every lane, shows how far it is, learns that it was evicted, leaves. PROTOCOL 3.
+ *
+ * On the dispatching thread, except a join, which runs on the subscribing one while `joined` is 0 and nobody else touches the
+ * cursors. A handle joins with its first subscription and leaves with its last.
+ */
+#include "ring.h"
+
+#define JOIN_HOSTILE ((uint64_t)1 << 62)        /* an evicted[] beyond this is no join of anybody */
+
+uint64_t ps__lane_tail(struct ps__lane *lane)
+{
+    uint64_t base = ps__load_acq(&lane->base), tail = ps__load_acq(&lane->tail);        /* base first: it is never beyond tail */
+    if (ps__load_rlx(&lane->base) - base >= (uint64_t)1 << 31) {        /* slept through half a turn of the low word */
+        base = ps__load_acq(&lane->base);
+        tail = ps__load_acq(&lane->tail);
+    }
+    return ps__expand(base, ps__seq(tail));
+}
+
+/* Publishes the cursor: producers may use what lies before it. */
+void ps__reader_show(struct ps__port *port, unsigned lane)
+{
+    if (port->shown[lane] == port->next[lane]) return;
+    port->shown[lane] = port->next[lane];
+    if (!ps__has_slot(port)) return;
+    /* SYNC(cursor) release, other end ps__ring_room: everything read of those cells was read before. m2.5 */
+    ps__store_rel(&port->reader[port->slot]->cursor[lane], port->next[lane]);
+    if (port->lossy) return;
+    ps__fence_sc();                             /* SYNC(space) other end ps__space_wait. m6.4 */
+    ps__wake_waiters(port, lane);
+}
+
+/* ------------------------------------------------------------------ join and leave */
+
+static uint64_t join_next_number(struct ps__port *port)
+{
+    uint64_t number = ps__load_rlx(&port->reader[port->slot]->join_last);
+    for (unsigned l = 0; l < port->lanes; l++) {
+        uint64_t evicted = ps__load_rlx(&port->view[l].lane->evicted[port->slot]);
+        if (evicted > number && evicted <= JOIN_HOSTILE) number = evicted;
+    }
+    return number + 1;
+}
+
+/*
+ * Makes this handle a gate of every lane, whether reserved or not, from cursors that stand in next[]. A publisher that does
+ * not see it has raised horizon before its fence, and then we see that and begin behind it (m3.2, m3.3).
+ */
+static void join_gates(struct ps__port *port)
+{
+    struct ps__reader *reader = ps__has_slot(port) ? port->reader[port->slot] : NULL;
+    if (reader) {
+        for (unsigned l = 0; l < port->lanes; l++) ps__store_rlx(&reader->cursor[l], port->next[l]);
+        if (!port->lossy) {
+            port->join_number = join_next_number(port);
+            ps__store_rlx(&reader->join_last, port->join_number);
+            ps__store_rel(&reader->join, port->join_number);    /* SYNC(join) release, other end ring_gates */
+        }
+    }
+    ps__fence_sc();                             /* SYNC(join) other end ps__ring_room */
+    for (unsigned l = 0; l < port->lanes; l++) {
+        int32_t behind = ps__diff((uint32_t)ps__load_rlx(&port->view[l].lane->horizon), (uint32_t)port->next[l]);
+        if (behind > 0 && !port->lossy) {
+            port->next[l] += (uint32_t)behind;
+            if (reader) ps__store_rel(&reader->cursor[l], port->next[l]);
+        }
+        port->shown[l] = port->next[l];
+    }
+}
+
+void ps__reader_leave(struct ps__port *port)
+{
+    if (!ps__load_rlx(&port->joined)) return;
+    if (ps__has_slot(port)) {
+        struct ps__about *about = port->about[port->slot];
+        ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) & ~(uint64_t)PS__ABOUT_READS);
+        ps__store_rel(&port->reader[port->slot]->join, 0);      /* a borrow goes on gating by its own word */
+        ps__fence_sc();                         /* SYNC(space) other end ps__space_wait. m6.6 */
+        for (unsigned l = 0; l < port->lanes; l++) ps__wake_waiters(port, l);
+    }
+    ps__store_rlx(&port->leave_pending, 0);
+    ps__store_rel(&port->joined, 0);            /* SYNC(joined) release: whoever joins next may touch the cursors */
+}
+
+int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first)
+{
+    struct ps__port *port = state;
+    if (flags & PS_BORROW && (port->lossy || port->observe))
+        return ps__fail(PS_EINVAL, "PS_BORROW on a lossy handle: nobody waits for it, so nothing stays in place");
+    if (first && ps__load_acq(&port->joined)) {
+        ps__store_rlx(&port->leave_pending, 0);         /* not left yet: the old cursors still hold */
+    } else if (first) {
+        for (unsigned l = 0; l < port->lanes; l++) {
+            port->next[l] = ps__lane_tail(port->view[l].lane);
+            port->pending_lost[l] = 0;
+        }
+        join_gates(port);
+        if (ps__has_slot(port)) {
+            struct ps__about *about = port->about[port->slot];
+            ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_READS);
+            ps__store_rlx(&about->idle_at_ms, ps__now_coarse_ms());
+        }
+        ps__store_rel(&port->joined, 1);                /* SYNC(joined) release, other end ps__port_next */
+    }
+    int err = 0;
+    /* Only now: a publisher that counts this handle really serves it (m3.9). */
+    if (ps__has_slot(port)) err = ps__interest_add(port, filter);
+    ps__fence_sc();                             /* a program that reads its own state right after is ordered behind it (m4.9) */
+    if (err && first) ps__store_rlx(&port->leave_pending, 1);
+    return err;
+}
+
+void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, int last, int idle)
+{
+    struct ps__port *port = state;
+    (void)flags;
+    if (ps__has_slot(port)) ps__interest_remove(port, filter);
+    if (!last) return;
+    if (idle) {
+        ps__reader_leave(port);
+    } else {
+        ps__store_rlx(&port->leave_pending, 1);         /* the dispatching thread leaves; wake it if it sleeps */
+        ps__port_wake(port);
+    }
+}
+
+/* ------------------------------------------------------------------ eviction, as the reader learns it */
+
+void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count)
+{
+    port->next[lane] += count;
+    port->pending_lost[lane] += count;
+    ps__bump(&port->lost, count);
+    if (ps__has_slot(port)) ps__store_rlx(&port->about[port->slot]->lost, ps__load_rlx(&port->lost));
+}
+
+/* Evicted by some lane: add up what is gone there and gate again, under a new number. Never inside a borrow. */
+void ps__reader_rejoin_if_evicted(struct ps__port *port)
+{
+    if (port->lossy || !ps__has_slot(port)) return;
+    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high), l;
+    if (high > port->lanes) high = port->lanes;
+    for (l = 0; l < high; l++) {
+        uint64_t evicted = ps__load_rlx(&port->view[l].lane->evicted[port->slot]);
+        if (evicted >= port->join_number && evicted <= JOIN_HOSTILE) break;
+    }
+    if (l == high) return;
+    ps__bump(&port->evicted, 1);
+    uint64_t before[PS_MEMBERS_MAX];
+    for (l = 0; l < port->lanes; l++) {
+        if (!port->view[l].cell && ps__load_acq(&port->view[l].lane->ring)) (void)port->env->lane_open(port, l);
+        uint64_t tail = ps__lane_tail(port->view[l].lane);
+        uint32_t cells = port->view[l].cells;
+        if (cells && (int64_t)(tail - port->next[l]) > (int64_t)cells) ps__reader_lose(port, l, tail - cells - port->next[l]);
+        before[l] = port->next[l];
+    }
+    join_gates(port);
+    for (l = 0; l < port->lanes; l++) {
+        uint64_t skipped = port->next[l] - before[l];   /* what join had to begin behind */
+        port->next[l] = before[l];
+        ps__reader_lose(port, l, skipped);
+        port->shown[l] = port->next[l];
+    }
+}
+
+#undef JOIN_HOSTILE

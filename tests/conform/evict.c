@@ -1,0 +1,451 @@
+/* SPDX-License-Identifier: MIT */
+/* evict.c - conformance: a stalled reader is evicted after evict=MS, and learns what it missed (promises 5 and 7). */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "../conform.h"
+
+/* Counts what arrives and what is said to be lost; numbers of one publisher must rise by exactly lost + 1. */
+struct evict_reader {
+    uint64_t delivered, lost, next;
+    int      wrong;
+};
+
+static void evict_reader(const ps_msg *msg, void *user)
+{
+    struct evict_reader *r = user;
+    uint64_t number = 0;
+
+    if (msg->size == sizeof number)
+        memcpy(&number, msg->data, sizeof number);
+    r->wrong += msg->size != sizeof number || number != r->next + msg->lost;
+    r->next = number + 1;
+    r->delivered++;
+    r->lost += msg->lost;
+}
+
+/* Publishes number i on "t", trying again while it is refused; 0, or an error after the deadline. */
+static int evict_insist(ps_bus *bus, uint64_t i)
+{
+    uint64_t end = support_now_ms() + DEADLINE_MS;
+    int rc;
+
+    while ((rc = ps_publish(bus, "t", &i, sizeof i)) == PS_EAGAIN && support_now_ms() < end)
+        conform_pause_ms(1);
+    return rc < 0 ? rc : 0;
+}
+
+static uint32_t evict_flags(ps_bus *bus, const char *name)
+{
+    ps_member members[8];
+    int n;
+
+    members[0].size = sizeof members[0];
+    n = ps_members(bus, NULL, members, 8);
+    assert_ok(n);
+    for (int i = 0; i < n && i < 8; i++)
+        if (strcmp(members[i].name, name) == 0)
+            return members[i].flags;
+    fail_msg("no member is called %s", name);
+    return 0;
+}
+
+static void test_p7_evict_stalled_reader_learns_exact_loss_and_gates_again(void **state)
+{
+    struct evict_reader r;
+    ps_bus *a, *b;
+    uint64_t published = 0, moved;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    memset(&r, 0, sizeof r);
+    a = conform_open("depth=4&evict=40");
+    b = conform_open("name=stalled");
+    moved = support_now_ms();
+    assert_ok(ps_subscribe(b, "t", evict_reader, &r, NULL, NULL));
+    for (uint64_t evicted = 1; evicted <= 3; evicted++) {
+        assert_int_equal(conform_fill(a, "t", published, 100), 4);
+        published += 4;
+        for (int i = 0; i < 50; i++, published++)       /* far beyond what the ring holds */
+            assert_int_equal(evict_insist(a, published), 0);
+        /* Not before its time, and not ages after it: the bound is for a busy machine, not for speed. */
+        assert_true(support_now_ms() - moved >= 39);
+        assert_true(support_now_ms() - moved < 3500);
+        assert_int_equal(conform_stats(a).evictions, evicted);
+        if (conform_backend->can & PS_CAN_MEMBERS)
+            assert_true(evict_flags(a, "stalled") & PS_MEMBER_EVICTED);
+        assert_true(conform_stats(b).lost >= evicted * 50);     /* before any dispatch */
+        moved = support_now_ms();
+        conform_drain(b);
+        assert_int_equal(r.wrong, 0);
+        assert_int_equal(r.delivered + r.lost, published);
+        assert_int_equal(conform_stats(b).lost, r.lost);
+        assert_int_equal(conform_stats(b).evicted, evicted);
+        if (conform_backend->can & PS_CAN_MEMBERS)
+            assert_false(evict_flags(a, "stalled") & PS_MEMBER_EVICTED);
+    }
+    conform_close(a);
+    conform_close(b);
+}
+
+/* A single blocking publish sees to it by itself. */
+static void test_p7_evict_by_blocked_publish(void **state)
+{
+    struct evict_reader r;
+    ps_bus *a, *b;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    memset(&r, 0, sizeof r);
+    a = conform_open("depth=4&evict=40&block=-1");
+    b = conform_open(NULL);
+    assert_ok(ps_subscribe(b, "t", evict_reader, &r, NULL, NULL));
+    for (uint64_t i = 0; i < 20; i++)
+        assert_ok(ps_publish(a, "t", &i, sizeof i));
+    conform_drain(b);
+    assert_int_equal(r.wrong, 0);
+    assert_int_equal(r.delivered + r.lost, 20);
+    assert_int_equal(conform_stats(a).evictions, 1);
+    conform_close(a);
+    conform_close(b);
+}
+
+/* An evicted pull handle that still holds a message keeps it whole. */
+static void test_p7_evict_message_in_hand_stays_whole(void **state)
+{
+    ps_bus *a, *b;
+    const ps_msg *msg;
+    uint64_t number = 4711, lost = 0, seen;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    a = conform_open("depth=4&evict=20");
+    b = conform_open(NULL);
+    conform_subscribe(b, "t", NULL);
+    assert_int_equal(ps_publish(a, "t", &number, sizeof number), 1);
+    assert_int_equal(ps_next(b, &msg, 0), 1);
+    for (uint64_t i = 0; i < 100; i++)
+        assert_int_equal(evict_insist(a, i), 0);
+    assert_memory_equal(msg->data, &number, sizeof number);
+    assert_string_equal(msg->topic, "t");
+    for (seen = 0; ps_next(b, &msg, 0) == 1; seen++)
+        lost += msg->lost;
+    assert_int_equal(seen + lost, 100);
+    conform_close(a);
+    conform_close(b);
+}
+
+static void test_evict_never_when_told_so(void **state)
+{
+    struct evict_reader r;
+    ps_bus *a, *b;
+    uint64_t end;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    memset(&r, 0, sizeof r);
+    a = conform_open("depth=2&evict=-1");
+    b = conform_open(NULL);
+    assert_ok(ps_subscribe(b, "t", evict_reader, &r, NULL, NULL));
+    assert_int_equal(conform_fill(a, "t", 0, 100), 2);
+    for (end = support_now_ms() + 1500; support_now_ms() < end; conform_pause_ms(1))     /* longer than the default */
+        assert_int_equal(ps_publish(a, "t", &end, sizeof end), PS_EAGAIN);
+    assert_int_equal(conform_drain(b), 2);
+    assert_int_equal(r.wrong, 0);
+    assert_int_equal(r.lost, 0);
+    assert_int_equal(conform_stats(b).evicted, 0);
+    conform_close(a);
+    conform_close(b);
+}
+
+/* However slow: whoever moves between two refusals is not stalled. */
+static void test_evict_slow_but_moving_reader_never(void **state)
+{
+    struct evict_reader r;
+    ps_bus *a, *b;
+    uint64_t published;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    memset(&r, 0, sizeof r);
+    a = conform_open("depth=4&evict=100");
+    b = conform_open(NULL);
+    assert_ok(ps_subscribe(b, "t", evict_reader, &r, NULL, NULL));
+    published = (uint64_t)conform_fill(a, "t", 0, 100);
+    for (int i = 0; i < 12; i++) {
+        assert_int_equal(ps_publish(a, "t", &published, sizeof published), PS_EAGAIN);
+        conform_pause_ms(60);                   /* together far more than the limit */
+        assert_int_equal(ps_dispatch(b, 1, 0), 1);
+        published += (uint64_t)conform_fill(a, "t", published, 1);
+    }
+    conform_drain(b);
+    assert_int_equal(r.wrong, 0);
+    assert_int_equal(r.lost, 0);
+    assert_int_equal(r.delivered, published);
+    assert_int_equal(conform_stats(b).evicted, 0);
+    assert_int_equal(conform_stats(a).evictions, 0);
+    conform_close(a);
+    conform_close(b);
+}
+
+/* A stall is a reader that does not move although somebody is refused: time alone evicts nobody. */
+static void test_evict_idle_reader_of_a_quiet_bus_never(void **state)
+{
+    struct evict_reader r;
+    ps_bus *a, *b;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    memset(&r, 0, sizeof r);
+    a = conform_open("depth=4&evict=20");
+    b = conform_open(NULL);
+    assert_ok(ps_subscribe(b, "t", evict_reader, &r, NULL, NULL));
+    assert_int_equal(conform_fill(a, "t", 0, 4), 4);
+    conform_pause_ms(100);
+    /* The publisher that slept through all of it itself must look again before it judges. */
+    assert_int_equal(ps_publish(a, "t", "refused!", 8), PS_EAGAIN);
+    conform_pause_ms(1);
+    conform_drain(b);
+    assert_int_equal(r.delivered, 4);
+    assert_int_equal(r.lost, 0);
+    assert_int_equal(conform_stats(b).evicted, 0);
+    conform_close(a);
+    conform_close(b);
+}
+
+static void test_evict_own_handle_never(void **state)
+{
+    struct evict_reader r;
+    ps_bus *a;
+    uint64_t end;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    memset(&r, 0, sizeof r);
+    a = conform_open("depth=4&evict=20");
+    assert_ok(ps_subscribe(a, "t", evict_reader, &r, NULL, NULL));
+    assert_int_equal(conform_fill(a, "t", 0, 100), 4);
+    for (end = support_now_ms() + 150; support_now_ms() < end; conform_pause_ms(1))
+        assert_int_equal(ps_publish(a, "t", &end, sizeof end), PS_EAGAIN);
+    assert_int_equal(conform_drain(a), 4);
+    assert_int_equal(r.lost, 0);
+    assert_int_equal(r.wrong, 0);
+    conform_close(a);
+}
+
+/* One stalled reader costs the others nothing but the wait. */
+static void test_p7_evict_healthy_readers_lose_nothing(void **state)
+{
+    struct evict_reader stalled, healthy;
+    ps_bus *a, *b, *c;
+    uint64_t published = 0;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    memset(&stalled, 0, sizeof stalled);
+    memset(&healthy, 0, sizeof healthy);
+    a = conform_open("depth=8&evict=40");
+    b = conform_open(NULL);
+    c = conform_open(NULL);
+    assert_ok(ps_subscribe(b, "t", evict_reader, &stalled, NULL, NULL));
+    assert_ok(ps_subscribe(c, "t", evict_reader, &healthy, NULL, NULL));
+    for (; published < 200; published++) {
+        assert_int_equal(evict_insist(a, published), 0);
+        conform_drain(c);
+    }
+    assert_int_equal(healthy.delivered, 200);
+    assert_int_equal(healthy.wrong, 0);
+    assert_int_equal(healthy.lost, 0);
+    assert_int_equal(conform_stats(c).evicted, 0);
+    conform_drain(b);
+    assert_int_equal(stalled.wrong, 0);
+    assert_int_equal(stalled.delivered + stalled.lost, 200);
+    assert_int_equal(conform_stats(a).evictions, 1);
+    conform_close(a);
+    conform_close(b);
+    conform_close(c);
+}
+
+/* Subscriptions survive an eviction, and new ones may come in the middle of it. */
+static void test_evict_subscriptions_stay(void **state)
+{
+    static struct conform_log log, second;
+    ps_bus *a, *b;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    a = conform_open("depth=4&evict=20");
+    b = conform_open(NULL);
+    conform_subscribe(b, "t", &log);
+    for (uint64_t i = 0; i < 20; i++)
+        assert_int_equal(evict_insist(a, i), 0);
+    assert_int_equal(ps_wanted(a, "t"), 1);     /* evicted ones count */
+    conform_subscribe(b, "u", &second);
+    conform_say(a, "u", "x");
+    conform_drain(b);
+    assert_int_equal(atomic_load(&second.count), 1);
+    assert_int_equal((uint64_t)atomic_load(&log.count) + log.lost + second.lost, 20);
+    conform_say(a, "t", "x");
+    assert_int_equal(conform_drain(b), 1);
+    conform_close(a);
+    conform_close(b);
+}
+
+/* ------------------------------------------------------------------ PS_BORROW */
+
+struct evict_borrow {
+    ps_bus   *publisher;
+    ps_sub   *sub;              /* to end inside the handler, or NULL */
+    uint64_t  number;
+    uint64_t  taken, held_ms;
+    int       runs, wrong, refused;
+};
+
+static void evict_borrow(const ps_msg *msg, void *user)
+{
+    struct evict_borrow *h = user;
+    unsigned char copy[400];
+    uint64_t start = support_now_ms();
+
+    if (h->runs++ > 0)
+        return;
+    if (msg->size != sizeof copy || !conform_good(msg)) {
+        h->wrong++;
+        return;
+    }
+    memcpy(copy, msg->data, sizeof copy);
+    if (h->sub != NULL)
+        h->wrong += ps_unsubscribe(h->sub) != 0;
+    /* Long beyond evict=, with a message that would be written over this one sooner or later. */
+    while (support_now_ms() - start < 120) {
+        unsigned char data[400];
+        int rc;
+
+        memset(data, 0xee, sizeof data);
+        rc = ps_publish(h->publisher, "t", data, sizeof data);
+        h->refused += rc == PS_EAGAIN;
+        h->taken += rc >= 0;
+        h->wrong += rc < 0 && rc != PS_EAGAIN;
+        if (h->sub != NULL && rc == 0)
+            break;                              /* nobody wants it any more */
+    }
+    h->wrong += memcmp(copy, msg->data, sizeof copy) != 0 || strcmp(msg->topic, "t") != 0;
+}
+
+static void evict_borrow_run(int unsubscribe)
+{
+    static struct conform_log lossy_log;
+    struct evict_borrow h;
+    ps_sub_options options = PS_SUB_OPTIONS_INIT;
+    unsigned char data[400];
+    ps_bus *b, *lossy;
+    ps_sub *sub;
+
+    memset(&h, 0, sizeof h);
+    for (size_t i = 0; i < sizeof data; i++)
+        data[i] = (unsigned char)i;
+    h.publisher = conform_open("depth=4&bytes=4k&evict=20");
+    b = conform_open(NULL);
+    lossy = conform_open("lossy=1");
+    options.flags = PS_BORROW;
+    assert_ok(ps_subscribe(b, "t", evict_borrow, &h, &options, &sub));
+    if (unsubscribe) {
+        /* Somebody has to want the messages that would overwrite the borrowed one. */
+        h.sub = sub;
+        conform_subscribe(lossy, "t", &lossy_log);
+    }
+    assert_int_equal(ps_publish(h.publisher, "t", data, sizeof data), unsubscribe ? 2 : 1);
+    assert_int_equal(ps_dispatch(b, 1, 0), 1);
+    assert_int_equal(h.runs, 1);
+    assert_int_equal(h.wrong, 0);
+    assert_true(h.refused > 0);
+    assert_true(h.taken <= 4);
+    assert_int_equal(conform_stats(h.publisher).evictions, 0);
+    assert_int_equal(conform_stats(b).lost, 0);
+    /* Over: the ring moves on. */
+    conform_drain(b);
+    assert_int_equal(ps_publish(h.publisher, "t", data, sizeof data), 1);
+    conform_close(h.publisher);
+    conform_close(b);
+    conform_close(lossy);
+}
+
+static void test_borrow_handler_runs_nothing_moves_under_it(void **state)
+{
+    (void)state;
+    conform_need(PS_CAN_RELIABLE | PS_CAN_BORROW);
+    evict_borrow_run(0);
+}
+
+static void test_borrow_unsubscribed_in_handler_still_holds(void **state)
+{
+    (void)state;
+    conform_need(PS_CAN_RELIABLE | PS_CAN_BORROW);
+    evict_borrow_run(1);
+}
+
+static void test_borrow_pull_holds_until_next_call(void **state)
+{
+    ps_sub_options options = PS_SUB_OPTIONS_INIT;
+    ps_bus *a, *b;
+    const ps_msg *msg;
+    int taken = 0;
+    unsigned char data[400], other[400];        /* too large for a cell: what fits there may be copied */
+    uint64_t end;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE | PS_CAN_BORROW);
+    memset(data, 7, sizeof data);
+    memset(other, 0xee, sizeof other);
+    a = conform_open("depth=4&bytes=4k&evict=20");
+    b = conform_open(NULL);
+    options.flags = PS_BORROW;
+    assert_ok(ps_subscribe(b, "t", NULL, NULL, &options, NULL));
+    assert_int_equal(ps_publish(a, "t", data, sizeof data), 1);
+    assert_int_equal(ps_next(b, &msg, 0), 1);
+    while (taken < 100 && ps_publish(a, "t", other, sizeof other) == 1)
+        taken++;
+    assert_true(taken <= 4);
+    for (end = support_now_ms() + 100; support_now_ms() < end; conform_pause_ms(1))
+        assert_int_equal(ps_publish(a, "t", other, sizeof other), PS_EAGAIN);
+    assert_int_equal(msg->size, sizeof data);
+    assert_memory_equal(msg->data, data, sizeof data);
+    while (ps_next(b, &msg, 0) == 1)
+        assert_int_equal(msg->lost, 0);
+    assert_int_equal(conform_fill(a, "t", 0, 1), 1);
+    conform_close(a);
+    conform_close(b);
+}
+
+static void test_borrow_on_lossy_handle_refused(void **state)
+{
+    ps_sub_options options = PS_SUB_OPTIONS_INIT;
+    ps_bus *bus;
+    ps_sub *sub = (ps_sub *)&bus;
+
+    (void)state;
+    conform_need(PS_CAN_BORROW);
+    bus = conform_open("lossy=1");
+    options.flags = PS_BORROW;
+    assert_int_equal(ps_subscribe(bus, "t", conform_record, NULL, &options, &sub), PS_EINVAL);
+    assert_null(sub);
+    assert_true(ps_errmsg()[0] != '\0');
+    conform_close(bus);
+}
+
+static const struct CMUnitTest tests[] = {
+    conform_test(test_p7_evict_stalled_reader_learns_exact_loss_and_gates_again),
+    conform_test(test_p7_evict_by_blocked_publish),
+    conform_test(test_p7_evict_message_in_hand_stays_whole),
+    conform_test(test_evict_never_when_told_so),
+    conform_test(test_evict_slow_but_moving_reader_never),
+    conform_test(test_evict_idle_reader_of_a_quiet_bus_never),
+    conform_test(test_evict_own_handle_never),
+    conform_test(test_p7_evict_healthy_readers_lose_nothing),
+    conform_test(test_evict_subscriptions_stay),
+    conform_test(test_borrow_handler_runs_nothing_moves_under_it),
+    conform_test(test_borrow_unsubscribed_in_handler_still_holds),
+    conform_test(test_borrow_pull_holds_until_next_call),
+    conform_test(test_borrow_on_lossy_handle_refused),
+};
+CONFORM_AREA(conform_evict_area);

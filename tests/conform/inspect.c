@@ -1,0 +1,419 @@
+/* SPDX-License-Identifier: MIT */
+/* inspect.c - conformance: ps_stats, ps_members, observers. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "../conform.h"
+
+/* ------------------------------------------------------------------ ps_stats */
+
+static void test_stats_null_or_size_0_refused(void **state)
+{
+    ps_bus_stats stats = PS_BUS_STATS_INIT;
+    ps_bus *bus = conform_open(NULL);
+
+    (void)state;
+    assert_int_equal(ps_stats(bus, NULL), PS_EINVAL);
+    stats.size = 0;
+    assert_int_equal(ps_stats(bus, &stats), PS_EINVAL);
+    conform_close(bus);
+}
+
+/* An older caller's smaller struct is filled as far as it goes; a newer caller's larger one is zeroed beyond. */
+static void test_stats_other_sizes_filled_as_far_as_both_know(void **state)
+{
+    union { ps_bus_stats stats; unsigned char bytes[sizeof (ps_bus_stats) + 64]; } u;
+    const size_t small = offsetof(ps_bus_stats, delivered);
+    static struct conform_log log;
+    ps_bus *bus = conform_open(NULL);
+
+    (void)state;
+    conform_subscribe(bus, "t", &log);
+    conform_say(bus, "t", "x");
+    memset(&u, 0xa5, sizeof u);
+    u.stats.size = small;
+    assert_int_equal(ps_stats(bus, &u.stats), 0);
+    assert_int_equal(u.stats.published, 1);
+    assert_int_equal(u.stats.publisher, conform_stats(bus).publisher);
+    for (size_t at = small; at < sizeof u; at++)
+        assert_int_equal(u.bytes[at], 0xa5);
+    memset(&u, 0xa5, sizeof u);
+    u.stats.size = sizeof (ps_bus_stats) + 32;
+    assert_int_equal(ps_stats(bus, &u.stats), 0);
+    assert_int_equal(u.stats.published, 1);
+    assert_int_equal(u.stats.memory, conform_stats(bus).memory);
+    for (size_t at = sizeof (ps_bus_stats); at < sizeof (ps_bus_stats) + 32; at++)
+        assert_int_equal(u.bytes[at], 0);
+    for (size_t at = sizeof (ps_bus_stats) + 32; at < sizeof u; at++)
+        assert_int_equal(u.bytes[at], 0xa5);
+    conform_close(bus);
+}
+
+static void test_stats_fresh_handle_counters_0_limits_not(void **state)
+{
+    ps_bus *bus = conform_open("depth=100&bytes=100k&members=7");
+    ps_bus_stats stats = conform_stats(bus);
+
+    (void)state;
+    assert_int_not_equal(stats.publisher, 0);
+    assert_int_equal(stats.published | stats.delivered | stats.unwanted | stats.lost | stats.refused | stats.evicted |
+                     stats.evictions | stats.wakes | stats.sleeps | stats.corrupt, 0);
+    assert_true(stats.depth >= 100 && stats.depth <= 200);      /* rounded up */
+    assert_true(stats.bytes >= 100 * 1024);
+    assert_true(stats.message_max >= 100 * 1024 / 4);
+    assert_int_equal(stats.members, 7);
+    assert_true(stats.memory > 0);
+    conform_close(bus);
+}
+
+static void test_stats_count_what_happened(void **state)
+{
+    static struct conform_log log;
+    ps_bus *a = conform_open("depth=4&evict=-1"), *b = conform_open(NULL);
+
+    (void)state;
+    conform_subscribe(b, "t", &log);
+    conform_subscribe(b, "t", &log);
+    assert_int_equal(ps_publish(a, "other", "x", 1), 0);
+    assert_int_equal(conform_fill(a, "t", 0, 100), 4);
+    assert_int_equal(conform_stats(a).published, 4);
+    assert_int_equal(conform_stats(a).refused, 1);
+    assert_int_equal(conform_stats(b).published, 0);
+    assert_int_equal(conform_drain(b), 4);
+    assert_int_equal(conform_stats(b).delivered, 8);
+    assert_int_equal(conform_stats(a).delivered, 0);
+    assert_int_equal(conform_stats(b).lost, 0);
+    assert_int_equal(conform_stats(a).corrupt | conform_stats(b).corrupt, 0);
+    conform_close(a);
+    conform_close(b);
+}
+
+static void test_stats_wakes_and_sleeps_counted_once_per_sleep(void **state)
+{
+    static struct conform_log log;
+    ps_bus *a = conform_open(NULL), *b = conform_open(NULL);
+    uint64_t wakes, sleeps;
+    int fd;
+
+    (void)state;
+    conform_subscribe(b, "t", &log);
+    fd = ps_fd(b);
+    assert_ok(fd);
+    conform_drain(b);
+    wakes = conform_stats(a).wakes;
+    sleeps = conform_stats(b).sleeps;
+    assert_true(sleeps >= 1);
+    for (int i = 0; i < 100; i++)
+        conform_say(a, "t", "x");
+    assert_int_equal(conform_stats(a).wakes, wakes + 1);        /* rung once, not a hundred times */
+    conform_drain(b);
+    assert_true(conform_stats(b).sleeps > sleeps);
+    conform_say(a, "t", "x");
+    assert_int_equal(conform_stats(a).wakes, wakes + 2);
+    conform_drain(b);
+    conform_close(a);
+    conform_close(b);
+}
+
+/* ------------------------------------------------------------------ ps_members */
+
+static int members_all(ps_bus *bus, const char *topic, ps_member *members, int n)
+{
+    int count;
+
+    memset(members, 0, (size_t)n * sizeof members[0]);
+    members[0].size = sizeof members[0];
+    count = ps_members(bus, topic, members, (size_t)n);
+    assert_ok(count);
+    return count;
+}
+
+static const ps_member *members_find(const ps_member *members, int count, const char *name)
+{
+    for (int i = 0; i < count; i++)
+        if (strcmp(members[i].name, name) == 0)
+            return &members[i];
+    fail_msg("no member is called \"%s\"", name);
+    return NULL;
+}
+
+static void test_members_unsupported_said_so(void **state)
+{
+    ps_member member = PS_MEMBER_INIT;
+    ps_bus *bus;
+
+    (void)state;
+    if (conform_backend->can & PS_CAN_MEMBERS)
+        skip();
+    bus = conform_open(NULL);
+    assert_int_equal(ps_members(bus, NULL, &member, 1), PS_ENOTSUP);
+    conform_close(bus);
+}
+
+static void test_members_bad_arguments_refused(void **state)
+{
+    ps_member member = PS_MEMBER_INIT;
+    ps_bus *bus;
+
+    (void)state;
+    conform_need(PS_CAN_MEMBERS);
+    bus = conform_open(NULL);
+    assert_int_equal(ps_members(bus, NULL, NULL, 1), PS_EINVAL);
+    assert_int_equal(ps_members(bus, "a b", &member, 1), PS_EINVAL);
+    assert_int_equal(ps_members(bus, "a/+", &member, 1), PS_EINVAL);
+    assert_int_equal(ps_members(bus, "", &member, 1), PS_EINVAL);
+    member.size = 0;
+    assert_int_equal(ps_members(bus, NULL, &member, 1), PS_EINVAL);
+    assert_int_equal(ps_members(bus, NULL, NULL, 0), 1);
+    assert_int_equal(ps_members(bus, "t", NULL, 0), 1);
+    conform_close(bus);
+}
+
+static void test_members_show_who_is_there(void **state)
+{
+    static struct conform_log log;
+    ps_member m[8];
+    const ps_member *one;
+    ps_bus *a, *b, *c;
+
+    (void)state;
+    conform_need(PS_CAN_MEMBERS);
+    a = conform_open("name=sender");
+    b = conform_open("name=the%20reader%2f1");
+    c = conform_open("name=lossy&lossy=1");
+    conform_subscribe(b, "t", &log);
+    conform_subscribe(b, "u/#", &log);
+    conform_subscribe(c, "t", &log);
+    for (int i = 0; i < 3; i++)
+        conform_say(a, "t", "x");
+    conform_say(a, "u/1", "x");
+    conform_say(a, "u/2", "x");
+    assert_int_equal(members_all(a, "u/3", m, 8), 3);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(m[i].pid, getpid());
+        assert_int_equal(m[i].flags & (PS_MEMBER_DEAD | PS_MEMBER_EVICTED | PS_MEMBER_ASLEEP), 0);
+        assert_true(i == 0 || m[i].slot > m[i - 1].slot);
+        assert_true(m[i].idle_ms < 10 * DEADLINE_MS);
+    }
+    one = members_find(m, 3, "sender");
+    assert_int_equal(one->flags & (PS_MEMBER_SELF | PS_MEMBER_PUBLISHER | PS_MEMBER_READER | PS_MEMBER_LOSSY),
+                     PS_MEMBER_SELF | PS_MEMBER_PUBLISHER);
+    assert_int_equal(one->filter_count, 0);
+    assert_int_equal(one->published, 5);
+    assert_int_equal(one->wants, 0);
+    assert_int_equal(one->publisher, conform_stats(a).publisher);
+    one = members_find(m, 3, "the reader/1");
+    assert_int_equal(one->flags & (PS_MEMBER_SELF | PS_MEMBER_PUBLISHER | PS_MEMBER_READER | PS_MEMBER_LOSSY), PS_MEMBER_READER);
+    assert_int_equal(one->filter_count, 2);
+    assert_int_equal(one->lag, 5);
+    assert_int_equal(one->wants, 1);
+    assert_int_equal(one->lost, 0);
+    assert_int_equal(one->published, 0);
+    one = members_find(m, 3, "lossy");
+    assert_int_equal(one->flags & (PS_MEMBER_SELF | PS_MEMBER_READER | PS_MEMBER_LOSSY), PS_MEMBER_READER | PS_MEMBER_LOSSY);
+    assert_int_equal(one->wants, 0);
+    conform_drain(b);
+    assert_int_equal(ps_dispatch(c, 0, 0), 3);
+    conform_drain(c);
+    assert_int_equal(members_all(b, "t", m, 8), 3);
+    one = members_find(m, 3, "the reader/1");
+    assert_true(one->flags & PS_MEMBER_SELF);
+    assert_int_equal(one->lag, 0);
+    assert_int_equal(one->wants, 1);
+    one = members_find(m, 3, "lossy");
+    assert_int_equal(one->wants, 1);
+    assert_int_equal(one->lag, 0);
+    assert_int_equal(one->unwanted, 2);
+    assert_int_equal(members_find(m, 3, "sender")->flags & PS_MEMBER_SELF, 0);
+    conform_close(c);
+    assert_int_equal(members_all(b, NULL, m, 8), 2);
+    conform_close(a);
+    conform_close(b);
+}
+
+static void test_members_fewer_places_than_members_all_counted(void **state)
+{
+    ps_bus *bus[5];
+    ps_member m[5];
+
+    (void)state;
+    conform_need(PS_CAN_MEMBERS);
+    for (int i = 0; i < 5; i++)
+        bus[i] = conform_open(NULL);
+    memset(m, 0xa5, sizeof m);
+    m[0].size = sizeof m[0];
+    assert_int_equal(ps_members(bus[0], NULL, m, 2), 5);
+    assert_int_equal(m[1].pid, getpid());
+    for (size_t at = 2 * sizeof m[0]; at < sizeof m; at++)
+        assert_int_equal(((unsigned char *)m)[at], 0xa5);
+    for (int i = 0; i < 5; i++)
+        conform_close(bus[i]);
+}
+
+/* The first element's size is the stride, for callers of other versions. */
+static void test_members_other_sizes_used_as_stride(void **state)
+{
+    enum { N = 3 };
+    struct wide { ps_member known; unsigned char more[40]; } wide[N];
+    const size_t small = offsetof(ps_member, wants);
+    union { ps_member member; unsigned char bytes[2 * sizeof (ps_member)]; } narrow;
+    ps_bus *a, *b, *c;
+    uint32_t slots[N];
+
+    (void)state;
+    conform_need(PS_CAN_MEMBERS);
+    a = conform_open("name=wide");
+    b = conform_open("name=wide");
+    c = conform_open("name=wide");
+    memset(wide, 0xa5, sizeof wide);
+    wide[0].known.size = sizeof wide[0];
+    assert_int_equal(ps_members(a, NULL, &wide[0].known, N), N);
+    for (int i = 0; i < N; i++) {
+        assert_string_equal(wide[i].known.name, "wide");
+        assert_int_equal(wide[i].known.pid, getpid());
+        slots[i] = wide[i].known.slot;
+        for (size_t at = 0; at < sizeof wide[i].more; at++)
+            assert_int_equal(wide[i].more[at], 0);
+    }
+    /* 8 + 4 + 4 + 4 bytes: size, slot, flags, pid; elements follow each other at that distance, so read them by bytes. */
+    memset(&narrow, 0xa5, sizeof narrow);
+    narrow.member.size = small + 4;             /* a multiple of 8 */
+    assert_int_equal(ps_members(a, NULL, &narrow.member, N), N);
+    for (size_t i = 0; i < N; i++) {
+        uint32_t slot;
+        int32_t pid;
+
+        memcpy(&slot, narrow.bytes + i * (small + 4) + offsetof(ps_member, slot), sizeof slot);
+        memcpy(&pid, narrow.bytes + i * (small + 4) + offsetof(ps_member, pid), sizeof pid);
+        assert_int_equal(slot, slots[i]);
+        assert_int_equal(pid, getpid());
+    }
+    for (size_t at = N * (small + 4); at < sizeof narrow; at++)
+        assert_int_equal(narrow.bytes[at], 0xa5);
+    conform_close(a);
+    conform_close(b);
+    conform_close(c);
+}
+
+static void test_members_asleep_shown(void **state)
+{
+    static struct conform_log log;
+    struct conform_dispatcher d;
+    ps_member m[4];
+    ps_bus *a, *b;
+
+    (void)state;
+    conform_need(PS_CAN_MEMBERS);
+    a = conform_open(NULL);
+    b = conform_open("name=sleeper");
+    conform_subscribe(b, "t", &log);
+    conform_dispatch_start(&d, b, 0, -1);
+    assert_true(conform_asleep(a, 1));
+    members_all(a, NULL, m, 4);
+    assert_true(members_find(m, 2, "sleeper")->flags & PS_MEMBER_ASLEEP);
+    conform_say(a, "t", "x");
+    assert_int_equal(conform_dispatch_join(&d), 1);
+    members_all(a, NULL, m, 4);
+    assert_false(members_find(m, 2, "sleeper")->flags & PS_MEMBER_ASLEEP);
+    conform_close(a);
+    conform_close(b);
+}
+
+static void test_members_lossy_one_shows_its_loss(void **state)
+{
+    static struct conform_log log;
+    ps_member m[4];
+    ps_bus *a, *b;
+
+    (void)state;
+    conform_need(PS_CAN_MEMBERS);
+    a = conform_open("depth=4");
+    b = conform_open("lossy=1&name=loser");
+    conform_subscribe(b, "t", &log);
+    assert_int_equal(conform_fill(a, "t", 0, 100), 100);
+    conform_drain(b);
+    members_all(a, NULL, m, 4);
+    assert_int_equal(members_find(m, 2, "loser")->lost, log.lost);
+    conform_close(a);
+    conform_close(b);
+}
+
+/* ------------------------------------------------------------------ observers */
+
+static void test_observer_sees_and_is_not_seen(void **state)
+{
+    static struct conform_log log, reader_log;
+    ps_bus *a = conform_open("depth=16"), *b, *observer = conform_open("observe=1");
+    void *data = &log;
+
+    (void)state;
+    conform_subscribe(observer, "#", &log);
+    /* Only what others want. */
+    assert_int_equal(ps_wanted(a, "t"), 0);
+    assert_int_equal(ps_publish(a, "t", "x", 1), 0);
+    assert_int_equal(conform_drain(observer), 0);
+    b = conform_open(NULL);
+    conform_subscribe(b, "t", &reader_log);
+    assert_int_equal(ps_publish(a, "t", "seen", 5), 1);
+    assert_int_equal(conform_drain(b), 1);
+    assert_int_equal(conform_drain(observer), 1);
+    assert_string_equal((char *)log.seen[0].head, "seen");
+    assert_int_equal(log.bad, 0);
+    if (conform_backend->can & PS_CAN_MEMBERS) {
+        assert_int_equal(ps_members(a, NULL, NULL, 0), 2);
+        assert_int_equal(ps_members(observer, NULL, NULL, 0), 2);
+    }
+    assert_int_equal(ps_wanted(observer, "t"), 1);
+    /* It sends nothing. */
+    assert_int_equal(ps_publish(observer, "t", "x", 1), PS_ENOTSUP);
+    assert_int_equal(ps_fd(observer), PS_ENOTSUP);
+    assert_int_equal(ps_loan(observer, "t", 1, &data), PS_ENOTSUP);
+    assert_null(data);
+    assert_int_equal(conform_stats(observer).publisher, 0);
+    /* It holds nobody up, and counts what it misses. */
+    for (int i = 0; i < 100; i++) {
+        assert_int_equal(conform_fill(a, "t", 0, 10), 10);
+        assert_int_equal(conform_drain(b), 10);
+    }
+    conform_drain(observer);
+    assert_int_equal((uint64_t)atomic_load(&log.count) + log.lost, 1001);
+    assert_true(log.lost > 0);
+    conform_close(a);
+    conform_close(b);
+    conform_close(observer);
+}
+
+/* The bus is its members'; an observer does not keep it alive. */
+static void test_observer_alone_is_no_member(void **state)
+{
+    static struct conform_log log;
+    ps_bus *a = conform_open(NULL), *observer = conform_open("observe=1");
+
+    (void)state;
+    conform_subscribe(observer, "#", &log);
+    conform_close(a);
+    a = conform_open(NULL);
+    conform_subscribe(a, "t", &log);
+    conform_say(a, "t", "x");
+    assert_int_equal(conform_drain(a), 1);
+    conform_close(a);
+    conform_close(observer);
+}
+
+static const struct CMUnitTest tests[] = {
+    conform_test(test_stats_null_or_size_0_refused),
+    conform_test(test_stats_other_sizes_filled_as_far_as_both_know),
+    conform_test(test_stats_fresh_handle_counters_0_limits_not),
+    conform_test(test_stats_count_what_happened),
+    conform_test(test_stats_wakes_and_sleeps_counted_once_per_sleep),
+    conform_test(test_members_unsupported_said_so),
+    conform_test(test_members_bad_arguments_refused),
+    conform_test(test_members_show_who_is_there),
+    conform_test(test_members_fewer_places_than_members_all_counted),
+    conform_test(test_members_other_sizes_used_as_stride),
+    conform_test(test_members_asleep_shown),
+    conform_test(test_members_lossy_one_shows_its_loss),
+    conform_test(test_observer_sees_and_is_not_seen),
+    conform_test(test_observer_alone_is_no_member),
+};
+CONFORM_AREA(conform_inspect_area);

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: MIT */
+/* stop.c - conformance: ps_run and ps_stop, from everywhere; signals. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "../conform.h"
+
+#include <signal.h>
+
+static ps_bus *stop_bus;
+
+static void stop_on_signal(int number)
+{
+    if (number == SIGUSR1)
+        ps_stop(stop_bus);
+}
+
+static void *stop_run_body(void *arg)
+{
+    struct conform_dispatcher *d = arg;
+
+    d->answer = ps_run(d->bus);
+    atomic_store(&d->done, 1);
+    return NULL;
+}
+
+static void test_stop_before_the_wait_remembered_once(void **state)
+{
+    static struct conform_log log;
+    ps_bus *bus = conform_open(NULL), *pull = conform_open(NULL);
+    const ps_msg *msg;
+    uint64_t start;
+
+    (void)state;
+    conform_subscribe(bus, "t", &log);
+    conform_subscribe(pull, "u", NULL);
+    ps_stop(bus);
+    assert_int_equal(ps_dispatch(bus, 0, -1), 0);
+    /* Used up: the next one waits its time. */
+    start = support_now_ms();
+    assert_int_equal(ps_dispatch(bus, 0, 30), 0);
+    assert_true(support_now_ms() - start >= 29);
+    ps_stop(bus);
+    assert_int_equal(ps_run(bus), 0);
+    conform_say(bus, "t", "x");
+    assert_int_equal(ps_dispatch(bus, 0, -1), 1);
+    ps_stop(pull);
+    assert_int_equal(ps_next(pull, &msg, -1), 0);
+    assert_null(msg);
+    start = support_now_ms();
+    assert_int_equal(ps_next(pull, &msg, 30), 0);
+    assert_true(support_now_ms() - start >= 29);
+    conform_close(bus);
+    conform_close(pull);
+}
+
+struct stop_at {
+    ps_bus *bus;
+    int     runs, at;
+};
+
+static void stop_at(const ps_msg *msg, void *user)
+{
+    struct stop_at *s = user;
+
+    (void)msg;
+    if (++s->runs == s->at)
+        ps_stop(s->bus);
+}
+
+static void test_stop_in_handler_ends_at_next_message(void **state)
+{
+    struct stop_at s = { conform_open(NULL), 0, 2 };
+
+    (void)state;
+    assert_ok(ps_subscribe(s.bus, "t", stop_at, &s, NULL, NULL));
+    for (int i = 0; i < 6; i++)
+        conform_say(s.bus, "t", "x");
+    assert_int_equal(ps_dispatch(s.bus, 0, -1), 2);
+    assert_int_equal(s.runs, 2);
+    s.at = 4;
+    assert_int_equal(ps_run(s.bus), 0);
+    assert_int_equal(s.runs, 4);
+    assert_int_equal(ps_dispatch(s.bus, 0, 0), 2);
+    conform_close(s.bus);
+}
+
+static void test_stop_from_another_thread_ends_run(void **state)
+{
+    static struct conform_log log;
+    ps_bus *a = conform_open(NULL), *b = conform_open(NULL);
+    struct conform_dispatcher d = { b, 0, 0, 0, -1, 0 };
+
+    (void)state;
+    conform_subscribe(b, "t", &log);
+    for (int i = 0; i < 20; i++) {
+        conform_start(&d.thread, stop_run_body, &d);
+        conform_say(a, "t", "x");
+        assert_true(conform_reached(&log.count, i + 1));
+        if (i % 2)
+            assert_true(conform_asleep(a, 1));
+        ps_stop(b);
+        conform_join(d.thread);
+        assert_int_equal(d.answer, 0);
+    }
+    conform_close(a);
+    conform_close(b);
+}
+
+static void test_stop_from_signal_handler_ends_run(void **state)
+{
+    static struct conform_log log;
+    struct sigaction action, before;
+    ps_bus *a = conform_open(NULL), *b = conform_open(NULL);
+    struct conform_dispatcher d = { b, 0, 0, 0, -1, 0 };
+
+    (void)state;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = stop_on_signal;
+    assert_int_equal(sigaction(SIGUSR1, &action, &before), 0);
+    stop_bus = b;
+    conform_subscribe(b, "t", &log);
+    for (int i = 0; i < 10; i++) {
+        conform_start(&d.thread, stop_run_body, &d);
+        if (i % 2)
+            assert_true(conform_asleep(a, 1));
+        assert_int_equal(pthread_kill(d.thread, SIGUSR1), 0);
+        conform_join(d.thread);
+        assert_int_equal(d.answer, 0);
+    }
+    assert_int_equal(sigaction(SIGUSR1, &before, NULL), 0);
+    conform_close(a);
+    conform_close(b);
+}
+
+/* EINTR is no reason to return: only time, messages and ps_stop() are. */
+static void test_dispatch_asleep_signal_does_not_end_it(void **state)
+{
+    static struct conform_log log;
+    struct sigaction action, before;
+    ps_bus *a = conform_open(NULL), *b = conform_open(NULL);
+    struct conform_dispatcher d;
+
+    (void)state;
+    memset(&action, 0, sizeof action);
+    action.sa_handler = stop_on_signal;
+    assert_int_equal(sigaction(SIGUSR2, &action, &before), 0);
+    conform_subscribe(b, "t", &log);
+    conform_dispatch_start(&d, b, 0, -1);
+    for (int i = 0; i < 10; i++) {
+        assert_true(conform_asleep(a, 1));
+        assert_int_equal(pthread_kill(d.thread, SIGUSR2), 0);
+        conform_pause_ms(1);
+        assert_int_equal(atomic_load(&d.done), 0);
+    }
+    conform_say(a, "t", "x");
+    assert_int_equal(conform_dispatch_join(&d), 1);
+    assert_int_equal(sigaction(SIGUSR2, &before, NULL), 0);
+    conform_close(a);
+    conform_close(b);
+}
+
+static const struct CMUnitTest tests[] = {
+    conform_test(test_stop_before_the_wait_remembered_once),
+    conform_test(test_stop_in_handler_ends_at_next_message),
+    conform_test(test_stop_from_another_thread_ends_run),
+    conform_test(test_stop_from_signal_handler_ends_run),
+    conform_test(test_dispatch_asleep_signal_does_not_end_it),
+};
+CONFORM_AREA(conform_stop_area);

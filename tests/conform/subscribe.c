@@ -1,0 +1,505 @@
+/* SPDX-License-Identifier: MIT */
+/* subscribe.c - conformance: who gets what, from when, and until when. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include "../conform.h"
+
+static void subscribe_refused(ps_bus *bus, const char *filter, const ps_sub_options *options, int code)
+{
+    ps_sub *sub = (ps_sub *)&sub;
+    int rc = ps_subscribe(bus, filter, conform_record, NULL, options, &sub);
+
+    if (rc != code)
+        fail_msg("\"%s\": %s instead of %s", filter == NULL ? "NULL" : filter, ps_strerror(rc), ps_strerror(code));
+    assert_null(sub);
+}
+
+static void test_subscribe_bad_filter_refused(void **state)
+{
+    static const char *const bad[] = { "", "a b", "a\tb", "a\x01", "a#", "#/a", "a/#/b", "##", "a+", "+a", "a/+b/c", "++", "*", "a/*", "a*b" };
+    char longest[PS_TOPIC_MAX + 2];
+    ps_bus *bus = conform_open(NULL);
+
+    (void)state;
+    memset(longest, 'x', sizeof longest);
+    longest[PS_TOPIC_MAX + 1] = '\0';
+    subscribe_refused(bus, NULL, NULL, PS_EINVAL);
+    subscribe_refused(bus, longest, NULL, PS_EINVAL);
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        subscribe_refused(bus, bad[i], NULL, PS_EINVAL);
+        assert_true(ps_errmsg()[0] != '\0');
+    }
+    /* Nothing of that counts as a first subscription: the handle may still become a pull handle. */
+    assert_int_equal(ps_wanted(bus, "x"), 0);
+    conform_subscribe(bus, "x", NULL);
+    conform_close(bus);
+}
+
+static void test_subscribe_star_refused_with_hint(void **state)
+{
+    ps_bus *bus = conform_open(NULL);
+
+    (void)state;
+    subscribe_refused(bus, "a/*", NULL, PS_EINVAL);
+    assert_non_null(strstr(ps_errmsg(), "wildcards are + and #"));
+    conform_close(bus);
+}
+
+static void test_subscribe_exact_takes_wildcards_for_mistakes(void **state)
+{
+    static struct conform_log log;
+    ps_sub_options exact = PS_SUB_OPTIONS_INIT;
+    ps_bus *bus = conform_open(NULL);
+
+    (void)state;
+    exact.flags = PS_EXACT;
+    subscribe_refused(bus, "a/+", &exact, PS_EINVAL);
+    subscribe_refused(bus, "a/#", &exact, PS_EINVAL);
+    subscribe_refused(bus, "#", &exact, PS_EINVAL);
+    subscribe_refused(bus, "+", &exact, PS_EINVAL);
+    subscribe_refused(bus, "a+b", &exact, PS_EINVAL);
+    subscribe_refused(bus, "", &exact, PS_EINVAL);
+    subscribe_refused(bus, "a b", &exact, PS_EINVAL);
+    /* '*' is an ordinary character of a name. */
+    assert_ok(ps_subscribe(bus, "user:*", conform_record, &log, &exact, NULL));
+    assert_int_equal(ps_publish(bus, "user:1", "x", 1), 0);
+    conform_say(bus, "user:*", "x");
+    assert_int_equal(conform_drain(bus), 1);
+    conform_close(bus);
+}
+
+static void test_subscribe_options_size_and_unknown_parts_checked(void **state)
+{
+    static struct conform_log log;
+    struct { ps_sub_options known; char more[24]; } larger;
+    ps_sub_options options = PS_SUB_OPTIONS_INIT;
+    ps_bus *bus = conform_open(NULL);
+
+    (void)state;
+    options.size = 0;
+    subscribe_refused(bus, "t", &options, PS_EINVAL);
+    options.size = sizeof options;
+    options.flags = 0x40000000u;
+    subscribe_refused(bus, "t", &options, PS_ENOTSUP);
+    options.flags = PS_EXACT | 0x4u;
+    subscribe_refused(bus, "t", &options, PS_ENOTSUP);
+    memset(&larger, 0, sizeof larger);
+    larger.known.size = sizeof larger;
+    larger.more[23] = 1;
+    subscribe_refused(bus, "t", &larger.known, PS_ENOTSUP);
+    larger.more[23] = 0;
+    assert_ok(ps_subscribe(bus, "t", conform_record, &log, &larger.known, NULL));
+    /* An older caller's struct: what lies behind its size is not looked at. */
+    options.size = offsetof(ps_sub_options, destroy);
+    options.flags = PS_EXACT;
+    memset(&options.destroy, 0x5a, sizeof options.destroy);
+    assert_ok(ps_subscribe(bus, "t", conform_record, &log, &options, NULL));
+    conform_say(bus, "t", "x");
+    assert_int_equal(conform_drain(bus), 1);
+    assert_int_equal(atomic_load(&log.count), 2);
+    conform_close(bus);
+}
+
+static void test_subscribe_filters_let_through_what_mqtt_says(void **state)
+{
+    static const struct { const char *filter, *topic; int match; } table[] = {
+        { "a", "a", 1 },            { "a", "b", 0 },            { "a", "a/b", 0 },          { "a/b", "a", 0 },
+        { "a", "A", 0 },            { "a/b", "a/b", 1 },        { "+", "a", 1 },            { "+", "a/b", 0 },
+        { "+", "/a", 0 },           { "+/+", "/a", 1 },         { "/+", "/a", 1 },          { "a/+", "a/b", 1 },
+        { "a/+", "a", 0 },          { "a/+", "a/", 1 },         { "a/+", "a/b/c", 0 },      { "a/+/c", "a/b/c", 1 },
+        { "a/+/c", "a/b/d", 0 },    { "a/+/c", "a//c", 1 },     { "#", "a", 1 },            { "#", "a/b/c", 1 },
+        { "#", "/", 1 },            { "a/#", "a", 1 },          { "a/#", "a/b", 1 },        { "a/#", "a/b/c/d", 1 },
+        { "a/#", "ab", 0 },         { "a/#", "b/a", 0 },        { "a/+/#", "a/b", 1 },      { "a/+/#", "a", 0 },
+        { "+/b/#", "a/b/c", 1 },    { "+/#", "a", 1 },          { "#", "$SYS/x", 0 },       { "+/x", "$SYS/x", 0 },
+        { "$SYS/#", "$SYS/x", 1 },  { "$SYS/+", "$SYS/x", 1 },  { "a/$x/#", "a/$x/y", 1 },  { "a/#", "a/$x", 1 },
+        { "a/b/c/d/e/f/g/h/i/j/#", "a/b/c/d/e/f/g/h/i/j/k/l", 1 }, { "a/b/c/d/e/f/g/h/i/j/#", "a/b/c/d/e/f/g/h/i/x/k", 0 },
+        { "a/b/c/d/e/f/g/h/i/+", "a/b/c/d/e/f/g/h/i/j", 1 },       { "a/b/c/d/e/f/g/h/i/+", "a/b/c/d/e/f/g/h/x/j", 0 },
+    };
+    ps_bus *a = conform_open(NULL), *b = conform_open(NULL);
+
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        static struct conform_log log;
+        ps_sub *sub = conform_subscribe(b, table[i].filter, &log);
+        int rc = ps_publish(a, table[i].topic, "x", 1);
+
+        atomic_store(&log.count, 0);
+        assert_ok(rc);
+        conform_drain(b);
+        if (atomic_load(&log.count) != table[i].match)
+            fail_msg("\"%s\" and \"%s\": %d", table[i].filter, table[i].topic, atomic_load(&log.count));
+        /* More than the truth is allowed, less never. */
+        assert_true(rc >= table[i].match);
+        assert_int_equal(ps_unsubscribe(sub), 0);
+    }
+    conform_close(a);
+    conform_close(b);
+}
+
+static void test_subscribe_two_matching_two_deliveries(void **state)
+{
+    static struct conform_log log[3];
+    ps_bus *bus = conform_open(NULL);
+    ps_sub *sub[3];
+
+    (void)state;
+    sub[0] = conform_subscribe(bus, "a/b", &log[0]);
+    sub[1] = conform_subscribe(bus, "a/b", &log[1]);
+    sub[2] = conform_subscribe(bus, "a/+", &log[2]);
+    conform_say(bus, "a/b", "x");
+    assert_int_equal(conform_drain(bus), 1);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(atomic_load(&log[i].count), 1);
+        assert_ptr_equal(log[i].seen[0].sub, sub[i]);
+        assert_int_equal(log[i].bad, 0);
+        assert_int_equal(log[i].seen[0].sequence, log[0].seen[0].sequence);
+    }
+    assert_int_equal(conform_stats(bus).delivered, 3);
+    conform_close(bus);
+}
+
+static void test_subscribe_pull_two_matching_two_answers(void **state)
+{
+    ps_bus *bus = conform_open(NULL);
+    ps_sub *s1 = conform_subscribe(bus, "a/b", NULL), *s2 = conform_subscribe(bus, "#", NULL), *first;
+    const ps_msg *msg;
+    uint64_t sequence;
+
+    (void)state;
+    conform_say(bus, "a/b", "x");
+    assert_int_equal(ps_next(bus, &msg, 0), 1);
+    assert_true(conform_good(msg));
+    first = msg->sub;
+    sequence = msg->sequence;
+    assert_true(first == s1 || first == s2);
+    assert_int_equal(ps_next(bus, &msg, 0), 1);
+    assert_true(conform_good(msg));
+    assert_ptr_equal(msg->sub, first == s1 ? s2 : s1);
+    assert_int_equal(msg->sequence, sequence);
+    assert_int_equal(ps_next(bus, &msg, 0), 0);
+    assert_null(msg);
+    /* What ends between two deliveries of one message gets no second one. */
+    conform_say(bus, "a/b", "x");
+    assert_int_equal(ps_next(bus, &msg, 0), 1);
+    assert_int_equal(ps_unsubscribe(msg->sub == s1 ? s2 : s1), 0);
+    assert_int_equal(ps_next(bus, &msg, 0), 0);
+    assert_null(msg);
+    conform_close(bus);
+}
+
+static void test_subscribe_first_one_decides_push_or_pull(void **state)
+{
+    static struct conform_log log;
+    ps_bus *push = conform_open(NULL), *pull = conform_open(NULL);
+    const ps_msg *msg = (const ps_msg *)&log;
+    ps_sub *sub = (ps_sub *)&log, *last;
+
+    (void)state;
+    last = conform_subscribe(push, "t", &log);
+    assert_int_equal(ps_subscribe(push, "u", NULL, NULL, NULL, &sub), PS_EINVAL);
+    assert_null(sub);
+    assert_int_equal(ps_next(push, &msg, 0), PS_EINVAL);
+    assert_null(msg);
+    conform_subscribe(pull, "t", NULL);
+    sub = (ps_sub *)&log;
+    assert_int_equal(ps_subscribe(pull, "u", conform_record, &log, NULL, &sub), PS_EINVAL);
+    assert_null(sub);
+    assert_int_equal(ps_dispatch(pull, 0, 0), PS_EINVAL);
+    assert_int_equal(ps_run(pull), PS_EINVAL);
+    /* For life. */
+    assert_int_equal(ps_unsubscribe(last), 0);
+    assert_int_equal(ps_subscribe(push, "u", NULL, NULL, NULL, NULL), PS_EINVAL);
+    assert_int_equal(ps_next(push, &msg, 0), PS_EINVAL);
+    conform_subscribe(push, "u", &log);
+    assert_int_equal(ps_next(pull, NULL, 0), PS_EINVAL);
+    conform_close(push);
+    conform_close(pull);
+}
+
+static void test_unsubscribe_messages_on_their_way_not_delivered(void **state)
+{
+    static struct conform_log gone, stays;
+    ps_bus *bus = conform_open(NULL);
+    ps_sub *sub = conform_subscribe(bus, "t", &gone);
+
+    (void)state;
+    conform_subscribe(bus, "t", &stays);
+    conform_say(bus, "t", "x");
+    conform_say(bus, "t", "y");
+    assert_int_equal(ps_unsubscribe(sub), 0);
+    assert_int_equal(conform_drain(bus), 2);
+    assert_int_equal(atomic_load(&gone.count), 0);
+    assert_int_equal(atomic_load(&stays.count), 2);
+    conform_close(bus);
+}
+
+/* ------------------------------------------------------------------ the barrier */
+
+struct barrier {
+    ps_bus    *bus;
+    atomic_int turn;            /* odd: the subscriber may go on; even: the publisher */
+    int        rounds, errors;
+    struct conform_log log;
+};
+
+static int barrier_wait(struct barrier *b, int turn)
+{
+    uint64_t end = support_now_ms() + DEADLINE_MS;
+
+    while (atomic_load(&b->turn) != turn) {
+        if (support_now_ms() > end)
+            return -1;
+        sched_yield();
+    }
+    return 0;
+}
+
+static void *barrier_body(void *arg)
+{
+    struct barrier *b = arg;
+    ps_sub *last = NULL;
+    char topic[32];
+
+    for (int i = 0; i < b->rounds; i++) {
+        if (barrier_wait(b, 2 * i + 1) != 0)
+            break;
+        snprintf(topic, sizeof topic, "barrier/%d", i);
+        if (last != NULL)
+            b->errors += ps_unsubscribe(last) != 0;
+        last = NULL;
+        b->errors += ps_subscribe(b->bus, topic, conform_record, &b->log, NULL, &last) != 0;
+        atomic_store(&b->turn, 2 * i + 2);
+    }
+    return NULL;
+}
+
+/* A message to a name that was subscribed to a moment ago: the publisher must not trust what it remembers of the name. */
+static void test_p3_subscribe_is_a_barrier_between_threads(void **state)
+{
+    static struct barrier b;
+    ps_bus *publisher;
+    pthread_t thread;
+    char topic[32];
+
+    (void)state;
+    conform_need(PS_CAN_BARRIER);
+    publisher = conform_open(NULL);
+    b.bus = conform_open(NULL);
+    b.rounds = 3000;
+    conform_start(&thread, barrier_body, &b);
+    for (int i = 0; i < b.rounds; i++) {
+        snprintf(topic, sizeof topic, "barrier/%d", i);
+        if (i % 2)              /* once with something to remember, once without */
+            b.errors += ps_publish(publisher, topic, "x", 1) < 0;
+        atomic_store(&b.turn, 2 * i + 1);
+        if (barrier_wait(&b, 2 * i + 2) != 0 || ps_publish(publisher, topic, "x", 1) < 1 ||
+            ps_dispatch(b.bus, 0, 0) != 1) {
+            b.errors++;
+            break;
+        }
+    }
+    atomic_store(&b.turn, 2 * b.rounds);
+    b.errors += atomic_load(&b.log.count) != b.rounds;
+    conform_join(thread);
+    assert_int_equal(b.errors, 0);
+    conform_close(publisher);
+    conform_close(b.bus);
+}
+
+struct barrier_child {
+    const char *url;
+    int         pipes[2][2];
+    int         rounds;
+};
+
+/* Publishes one message for each byte that comes in, and answers with the receiver count. */
+static int barrier_child(void *arg)
+{
+    struct barrier_child *c = arg;
+    ps_bus *bus;
+    char topic[32], byte;
+
+    if (ps_open(&bus, c->url) != 0)
+        return 1;
+    for (int i = 0; i < c->rounds; i++) {
+        int rc;
+
+        if (read(c->pipes[0][0], &byte, 1) != 1)
+            return 2;
+        snprintf(topic, sizeof topic, "barrier/%d", i);
+        rc = ps_publish(bus, topic, "x", 1);
+        byte = (char)rc;
+        if (write(c->pipes[1][1], &byte, 1) != 1)
+            return 3;
+    }
+    return ps_close(bus) == 0 ? 0 : 4;
+}
+
+static void test_p3_subscribe_is_a_barrier_between_processes(void **state)
+{
+    static struct conform_log log;
+    struct barrier_child c;
+    ps_sub *sub = NULL;
+    ps_bus *bus;
+    pid_t child;
+    char topic[32], byte;
+
+    (void)state;
+    conform_need(PS_CAN_BARRIER | PS_CAN_PROCESSES);
+    c.url = conform_url(NULL);
+    c.rounds = 1000;
+    assert_int_equal(pipe(c.pipes[0]), 0);
+    assert_int_equal(pipe(c.pipes[1]), 0);
+    bus = conform_open(NULL);
+    child = support_child(barrier_child, &c);
+    for (int i = 0; i < c.rounds; i++) {
+        snprintf(topic, sizeof topic, "barrier/%d", i);
+        if (sub != NULL)
+            assert_int_equal(ps_unsubscribe(sub), 0);
+        sub = conform_subscribe(bus, topic, &log);
+        assert_int_equal(write(c.pipes[0][1], "x", 1), 1);
+        assert_int_equal(read(c.pipes[1][0], &byte, 1), 1);
+        assert_int_equal(byte, 1);
+        assert_int_equal(ps_dispatch(bus, 0, 0), 1);
+    }
+    assert_int_equal(support_reap(child, DEADLINE_MS), 0);
+    assert_int_equal(atomic_load(&log.count), c.rounds);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(close(c.pipes[i / 2][i % 2]), 0);
+    conform_close(bus);
+}
+
+/* ------------------------------------------------------------------ many */
+
+static uint64_t subscribe_filter_count(ps_bus *bus)
+{
+    ps_member members[4];
+    int n;
+
+    members[0].size = sizeof members[0];
+    n = ps_members(bus, NULL, members, 4);
+    assert_ok(n);
+    for (int i = 0; i < n && i < 4; i++)
+        if (members[i].flags & PS_MEMBER_SELF)
+            return members[i].filter_count;
+    fail_msg("no member says that it is me");
+    return 0;
+}
+
+static void test_subscribe_thousands_come_and_go_counts_return_to_0(void **state)
+{
+    enum { N = 5000 };
+    static ps_sub *subs[N];
+    static struct conform_log log;
+    ps_bus *a = conform_open(NULL), *b = conform_open(NULL);
+    char topic[32];
+    int wanted = 0;
+
+    (void)state;
+    for (int i = 0; i < N; i++) {
+        snprintf(topic, sizeof topic, i % 10 ? "user:%d" : "room/%d/#", i);
+        subs[i] = conform_subscribe(b, topic, &log);
+        if (i % 10 && i % 7 == 0)
+            assert_int_equal(ps_wanted(a, topic), 1);
+    }
+    if (conform_backend->can & PS_CAN_MEMBERS)
+        assert_int_equal(subscribe_filter_count(b), N);
+    for (int i = 0; i < N; i++) {
+        int at = (int)((uint64_t)i * 1237 % N);         /* in another order; 1237 and N have no common factor */
+
+        assert_int_equal(ps_unsubscribe(subs[at]), 0);
+    }
+    if (conform_backend->can & PS_CAN_MEMBERS)
+        assert_int_equal(subscribe_filter_count(b), 0);
+    for (int i = 0; i < N; i++) {
+        snprintf(topic, sizeof topic, i % 10 ? "user:%d" : "room/%d/x", i);
+        wanted += ps_publish(a, topic, "x", 1);
+    }
+    assert_int_equal(wanted, 0);
+    /* The same one again and again, with a look from outside at each step. */
+    for (int i = 0; i < N; i++) {
+        ps_sub *sub = conform_subscribe(b, "user:1", &log);
+
+        assert_int_equal(ps_wanted(a, "user:1"), 1);
+        assert_int_equal(ps_unsubscribe(sub), 0);
+        assert_int_equal(ps_wanted(a, "user:1"), 0);
+    }
+    conform_close(a);
+    conform_close(b);
+}
+
+static void test_p1_subscribe_1000_topics_20000_subscriptions(void **state)
+{
+    enum { TOPICS = 1000, EACH = 20 };
+    static struct conform_log log[EACH];
+    ps_bus *a = conform_open(NULL), *b = conform_open(NULL);
+    int descriptors = support_fd_count(), strangers = 0;
+    char topic[32];
+
+    (void)state;
+    for (int i = 0; i < TOPICS * EACH; i++) {
+        snprintf(topic, sizeof topic, "topic/%d", i / EACH);
+        conform_subscribe(b, topic, &log[i % EACH]);
+    }
+    for (int i = 0; i < TOPICS; i++) {
+        snprintf(topic, sizeof topic, "topic/%d", i);
+        assert_int_equal(ps_publish(a, topic, topic, strlen(topic) + 1), 1);
+        assert_int_equal(ps_dispatch(b, 0, 0), 1);
+        snprintf(topic, sizeof topic, "other/%d", i);
+        strangers += ps_wanted(a, topic);
+    }
+    for (int i = 0; i < EACH; i++) {
+        assert_int_equal(atomic_load(&log[i].count), TOPICS);
+        assert_int_equal(log[i].bad, 0);
+    }
+    /* Below 1 % are taken for wanted though they are not. */
+    assert_true(strangers < TOPICS / 100);
+    assert_int_equal(support_fd_count(), descriptors);
+    conform_close(a);
+    conform_close(b);
+}
+
+static void test_p1_100000_topics_need_neither_descriptor_nor_file(void **state)
+{
+    static struct conform_log log;
+    ps_bus *a = conform_open("depth=64"), *b = conform_open(NULL);
+    int descriptors;
+    char topic[32];
+
+    (void)state;
+    conform_subscribe(b, "live/#", &log);
+    conform_say(a, "live/first", "x");
+    conform_drain(b);
+    descriptors = support_fd_count();
+    for (int i = 0; i < 100000; i++) {
+        snprintf(topic, sizeof topic, "live/%d", i);
+        assert_int_equal(ps_publish(a, topic, topic, 8), 1);
+        if (i % 50 == 0)
+            assert_true(ps_dispatch(b, 0, 0) > 0);
+    }
+    conform_drain(b);
+    assert_int_equal(atomic_load(&log.count), 100001);
+    assert_int_equal(log.lost, 0);
+    assert_int_equal(support_fd_count(), descriptors);
+    conform_close(a);
+    conform_close(b);
+}
+
+static const struct CMUnitTest tests[] = {
+    conform_test(test_subscribe_bad_filter_refused),
+    conform_test(test_subscribe_star_refused_with_hint),
+    conform_test(test_subscribe_exact_takes_wildcards_for_mistakes),
+    conform_test(test_subscribe_options_size_and_unknown_parts_checked),
+    conform_test(test_subscribe_filters_let_through_what_mqtt_says),
+    conform_test(test_subscribe_two_matching_two_deliveries),
+    conform_test(test_subscribe_pull_two_matching_two_answers),
+    conform_test(test_subscribe_first_one_decides_push_or_pull),
+    conform_test(test_unsubscribe_messages_on_their_way_not_delivered),
+    conform_test(test_p3_subscribe_is_a_barrier_between_threads),
+    conform_test(test_p3_subscribe_is_a_barrier_between_processes),
+    conform_test(test_subscribe_thousands_come_and_go_counts_return_to_0),
+    conform_test(test_p1_subscribe_1000_topics_20000_subscriptions),
+    conform_test(test_p1_100000_topics_need_neither_descriptor_nor_file),
+};
+CONFORM_AREA(conform_subscribe_area);

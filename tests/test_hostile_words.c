@@ -1,0 +1,224 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test_hostile_words.c - promise 9 word by word: each 8-byte word that a small bus uses is set to hostile values, under members
+ * that work and under members that attach. Prints the words that broke something; PS_TEST_SEED repeats the random values.
+ */
+#include "victim.h"
+
+#define CRASHES 8                       /* so many are told, then the test gives up */
+#define VALUES  4
+
+static uint64_t hostile_value(uint64_t old, unsigned i)
+{
+    switch (i) {
+    case 0: return old ? 0 : ~UINT64_C(0);
+    case 1: return UINT64_C(1) << 63;
+    case 2: return evil(old);
+    default: return old + (support_random() % 2 ? UINT64_C(1) << 32 : (support_random() % 2 ? 1 : (uint64_t)-1));
+    }
+}
+
+/* Pages of the file that hold anything but zeros: bit per page. */
+static size_t used_pages(const uint64_t *map, size_t words, size_t *page, size_t most)
+{
+    size_t count = 0;
+    for (size_t p = 0; p < words / 512 && count < most; p++) {
+        uint64_t any = 0;
+        for (size_t i = 0; i < 512; i++)
+            any |= map[p * 512 + i];
+        if (any)
+            page[count++] = p;
+    }
+    return count;
+}
+
+#define MOST_PAGES 256
+
+/* What a word can do is seen at the next few operations; then it is put back, unless somebody has written it since. */
+static int words_victim(void *arg)
+{
+    struct scene *sc = arg;
+    struct house h = { .scene = sc };
+    size_t page[MOST_PAGES], words = 0, pages = 0;
+    uint64_t *map = NULL, fresh = ~UINT64_C(0);
+    limit_memory();
+    for (uint64_t at = sc->from; ; at++) {
+        sc->offset = at;
+        if (house_open(&h) != 0)
+            return 3;
+        if (!map || fresh != sc->fresh || at % 128 == 0) {
+            /* A fresh bus now and then, so that old damage does not hide what new damage does. */
+            house_close(&h);
+            if (map)
+                munmap(map, words * 8);
+            unlink(scratch_file("bus"));
+            if (house_open(&h) != 0)
+                return 3;
+            for (int i = 0; i < 12; i++)
+                house_round(&h);
+            if (house_open(&h) != 0 || !(map = map_file(&words)))
+                return 3;
+            fresh = sc->fresh;
+            pages = used_pages(map, words, page, MOST_PAGES);
+        }
+        if (at / 512 >= pages)
+            break;
+        _Atomic uint64_t *word = (_Atomic uint64_t *)(map + page[at / 512] * 512 + at % 512);
+        /* A page of payload is alike all over. */
+        if (atomic_load(word) == 0 && at % 16 != 0)
+            continue;
+        for (unsigned i = 0; i < VALUES; i++) {
+            uint64_t old = atomic_load(word), value = hostile_value(old, i);
+            sc->value = value;
+            atomic_store(word, value);
+            int broken = house_round(&h);
+            broken |= h.bus[0] && h.bus[1] && h.bus[2] && h.bus[3] ? house_round(&h) : 0;
+            atomic_compare_exchange_strong(word, &value, old);
+            if (broken) {
+                house_mend(&h);
+                if (house_open(&h) != 0)
+                    return 3;
+            }
+            if (fresh != sc->fresh)
+                break;
+        }
+    }
+    house_close(&h);
+    return 0;
+}
+
+/* Runs a victim over all words, again behind each word that broke it. */
+static void all_words(struct scene *sc, int (*body)(void *arg))
+{
+    int crashes = 0;
+    for (;;) {
+        int code = watch(sc, start_child(body, sc), 0);
+        if (code == 0)
+            break;
+        print_error("word %llu set to %llx: ended with %d in operation %d\n", (unsigned long long)sc->offset,
+                    (unsigned long long)sc->value, code, (int)sc->op);
+        unlink(scratch_file("bus"));
+        sc->from = sc->offset + 1;
+        if (code == 3 || ++crashes == CRASHES)
+            break;
+    }
+    print_message("%llu words, %llu operations, %llu delivered, %llu resets\n", (unsigned long long)sc->offset,
+                  (unsigned long long)sc->beat, (unsigned long long)sc->delivered, (unsigned long long)sc->resets);
+    assert_victim(sc, 0);
+    assert_int_equal(crashes, 0);
+    assert_true(sc->offset > 1000);
+}
+
+static void test_p9_each_word_set_under_working_members_breaks_none(void **state)
+{
+    (void)state;
+    all_words(scene_new(), words_victim);
+}
+
+/* ---------------------------------------------------------------- attaching to a damaged file */
+
+static int stale_maker(void *arg)
+{
+    struct scene *sc = arg;
+    struct house h = { .scene = sc };
+    if (house_open(&h) != 0)
+        return 1;
+    for (int i = 0; i < 12; i++)
+        house_round(&h);
+    return house_open(&h) != 0;         /* and gone without a close */
+}
+
+/* The file of a bus whose members are dead, one word changed: the opener refuses it untouched, or makes it good and works. */
+static int attaching_victim(void *arg)
+{
+    struct scene *sc = arg;
+    size_t page[MOST_PAGES], words, pages;
+    const uint64_t *map = map_file(&words);
+    uint64_t *image = malloc(words * 8);
+    int fd = -1;
+    if (!map || !image)
+        return 3;
+    limit_memory();
+    memcpy(image, map, words * 8);
+    pages = used_pages(image, words, page, MOST_PAGES);
+    for (uint64_t at = sc->from; at / 512 < pages; at++) {
+        uint64_t old = image[page[at / 512] * 512 + at % 512];
+        if (old == 0 && at >= 512 && at % 16 != 0)
+            continue;
+        for (unsigned i = 0; i < (at < 512 ? VALUES : 1u); i++) {
+            struct house h = { .scene = sc };
+            uint64_t value = hostile_value(old, at < 512 ? i : (unsigned)(support_random() % VALUES));
+            sc->offset = at;
+            sc->value = value;
+            sc->beat++;
+            /* A new file each time, only its used pages written. */
+            unlink(scratch_file("bus"));
+            fd = open(scratch_file("bus"), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+            if (fd < 0 || ftruncate(fd, (off_t)(words * 8)) != 0)
+                return 3;
+            for (size_t p = 0; p < pages; p++) {
+                if (pwrite(fd, image + page[p] * 512, 4096, (off_t)(page[p] * 4096)) != 4096)
+                    return 3;
+            }
+            if (pwrite(fd, &value, 8, (off_t)((page[at / 512] * 512 + at % 512) * 8)) != 8)
+                return 3;
+            close(fd);
+            uint64_t resets = sc->resets;
+            if (house_open(&h) != 0)
+                return 3;
+            if (resets == sc->resets && house_round(&h) == 0)
+                sc->fresh++;
+            house_close(&h);
+        }
+    }
+    unlink(scratch_file("bus"));
+    return 0;
+}
+
+static void test_p9_attaching_to_a_file_with_any_word_changed_is_an_error_or_works(void **state)
+{
+    (void)state;
+    struct scene *sc = scene_new();
+    struct { uint64_t *image; size_t words; } keep;
+    int crashes = 0;
+    assert_int_equal(reap_child(start_child(stale_maker, sc)), 0);
+    uint64_t *map = map_file(&keep.words);
+    assert_non_null(map);
+    keep.image = malloc(keep.words * 8);
+    assert_non_null(keep.image);
+    memcpy(keep.image, map, keep.words * 8);
+    munmap(map, keep.words * 8);
+    for (;;) {
+        int code = watch(sc, start_child(attaching_victim, sc), 0);
+        if (code == 0)
+            break;
+        print_error("word %llu set to %llx: ended with %d in operation %d\n", (unsigned long long)sc->offset,
+                    (unsigned long long)sc->value, code, (int)sc->op);
+        sc->from = sc->offset + 1;
+        if (code == 3 || ++crashes == CRASHES)
+            break;
+        /* The next victim wants the image as it was. */
+        int fd = open(scratch_file("bus"), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        assert_true(fd >= 0);
+        assert_int_equal(pwrite(fd, keep.image, keep.words * 8, 0), (ssize_t)(keep.words * 8));
+        close(fd);
+    }
+    free(keep.image);
+    print_message("%llu words; refused %llu times, worked %llu times\n", (unsigned long long)sc->offset,
+                  (unsigned long long)sc->resets, (unsigned long long)sc->fresh);
+    assert_victim(sc, 0);
+    assert_int_equal(crashes, 0);
+    assert_true(sc->offset > 500);
+    assert_true(sc->fresh > 0);
+}
+
+#define HOSTILE_TEST(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        HOSTILE_TEST(test_p9_each_word_set_under_working_members_breaks_none),
+        HOSTILE_TEST(test_p9_attaching_to_a_file_with_any_word_changed_is_an_error_or_works),
+    };
+    return cmocka_run_group_tests_name("hostile_words", tests, NULL, NULL);
+}
