@@ -47,6 +47,9 @@ SANITIZE ?=
 PS_WARNINGS := -Wall -Wextra -Wpedantic -Wconversion -Wshadow $(WERROR)
 PS_CPPFLAGS := -Iinclude
 PS_CFLAGS   := -std=c11 $(PS_WARNINGS) -fvisibility=hidden -pthread $(SANITIZE)
+# The products carry no unwind tables: a sixth of their size, and an exception that left a handler through C code would leave the
+# handle in its middle anyway. Test builds keep them.
+PS_PRODUCT_CFLAGS := $(if $(SANITIZE),,-fno-asynchronous-unwind-tables)
 PS_LDFLAGS  := -pthread $(SANITIZE)
 # Symbols that nobody defines are an error at link time. nodelete: a dlclose must not unload code that thread-local and fork
 # handlers still point to.
@@ -166,16 +169,16 @@ endif
 COMPILE = $(call SAY,$(CC)) $(CC) $(PS_CPPFLAGS) $(CPPFLAGS) $(PS_CFLAGS) $(CFLAGS) -MMD -MP
 
 $(BUILD)/static/%.o: %.c $(BUILD)/flags
-	$(COMPILE) -c $< -o $@
+	$(COMPILE) $(PS_PRODUCT_CFLAGS) -c $< -o $@
 
 $(BUILD)/shared/%.o: %.c $(BUILD)/flags
-	$(COMPILE) -fPIC -c $< -o $@
+	$(COMPILE) -fPIC $(PS_PRODUCT_CFLAGS) -c $< -o $@
 
 $(BUILD)/test/%.o: %.c $(BUILD)/flags
 	$(COMPILE) -DPS_TEST_HOOKS -Itests $(if $(filter tests/%,$<),$(CMOCKA_CFLAGS)) -c $< -o $@
 
 # Rewritten only when a flag changed, and every object depends on it.
-$(BUILD)/flags: export FLAGS_NOW := $(VERSION) $(CC) / $(PS_CPPFLAGS) $(CPPFLAGS) $(PS_CFLAGS) $(CFLAGS) / \
+$(BUILD)/flags: export FLAGS_NOW := $(VERSION) $(CC) / $(PS_CPPFLAGS) $(CPPFLAGS) $(PS_CFLAGS) $(PS_PRODUCT_CFLAGS) $(CFLAGS) / \
 	$(PS_LDFLAGS) $(PS_SHARED_LDFLAGS) $(LDFLAGS) $(LDLIBS) / $(SOURCES)
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)

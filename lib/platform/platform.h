@@ -86,6 +86,13 @@ PS_PRIVATE void ps__kept_close(struct ps__kept *kept);          /* only if it is
 PS_PRIVATE void *ps__pages(size_t size);
 PS_PRIVATE void ps__pages_free(void *pages, size_t size);
 
+/* Fetches a line in order to write it. The compiler's builtin fetches it shared on plain x86-64, and then the write waits. */
+#if defined __x86_64__
+#define ps__prefetch_write(p) __asm__ volatile("prefetchw %0" : : "m"(*(const char *)(p)))
+#else
+#define ps__prefetch_write(p) __builtin_prefetch((p), 1)
+#endif
+
 /* One hint to the processor inside a spinning loop. */
 #if defined __x86_64__ || defined __i386__
 #define ps__pause() __builtin_ia32_pause()

@@ -10,6 +10,11 @@
 #include <stdlib.h>
 
 #define READER_RESYNCS 64                       /* jumps over garbage in one call */
+#define READER_LAG_LEAST_NS 250u                /* a pause on purpose */
+#define READER_LAG_MOST_NS  2000u
+#define READER_LAG_ENOUGH   128u                /* messages that make a pause long enough */
+#define READER_TRY_LEAST    8u                  /* times at the head between two tries */
+#define READER_TRY_MOST     4096u
 
 /* What became of a look at a lane; errors are negative. */
 enum { READER_NOTHING, READER_SKIPPED, READER_DONE };
@@ -228,6 +233,47 @@ gone:
                                                                                                       : READER_NOTHING;
 }
 
+/* ------------------------------------------------------------------ staying behind on purpose */
+
+/*
+ * A reader that chases the head makes every message cost both sides several line transfers: the cell, and tail. When messages
+ * come that fast it is better to keep off the lines for a moment: the producer runs on, and the next look finds many at once.
+ *
+ * It is at the head when it finds nothing, or when it took all there was and finds more at once (both sides in step). There it
+ * tries a short pause now and then. As long as a pause yields several messages it pauses longer, up to some microseconds; when
+ * it yields none, it delivers at once and tries ever more rarely. So a lone message is never held up but by such a try.
+ */
+static int reader_lag(struct ps__port *port, int in_step)
+{
+    unsigned got = port->lag_got;
+    port->lag_got = 0;
+    if (got == 0 || port->marked) return 0;
+    if (port->lag_paused) {
+        port->lag_paused = 0;
+        if (got < 3) port->lag_ns = 0;
+        else if (got < READER_LAG_ENOUGH && port->lag_ns < READER_LAG_MOST_NS) port->lag_ns *= 2;
+    }
+    if (!port->lag_ns) {
+        if (port->lag_wait++ < (in_step ? READER_TRY_LEAST : port->lag_try)) return 0;
+        port->lag_wait = 0;
+        port->lag_ns = READER_LAG_LEAST_NS;
+    }
+    uint64_t until = ps__now_ns() + port->lag_ns;
+    do {
+        for (int i = 0; i < 4; i++) ps__pause();
+    } while (ps__now_ns() < until);
+    port->lag_paused = 1;
+    return 1;
+}
+
+/* A pause that was for nothing: no flood. */
+static void reader_lag_failed(struct ps__port *port)
+{
+    port->lag_paused = 0;
+    port->lag_ns = 0;
+    port->lag_try = port->lag_try < READER_TRY_MOST / 2 ? port->lag_try * 2 + READER_TRY_LEAST : READER_TRY_MOST;
+}
+
 /* One look at a lane that is readable. */
 static int reader_step(struct ps__port *port, unsigned lane, ps_record *record, int *resyncs)
 {
@@ -236,7 +282,12 @@ static int reader_step(struct ps__port *port, unsigned lane, ps_record *record, 
     const struct ps__view *view = &port->view[lane];
     uint64_t stamp = ps__load_acq(&view->cell[port->next[lane] & (view->cells - 1)].stamp), want = port->next[lane] + 1;
     if (stamp == 0 || (int64_t)(stamp - want) < 0) return READER_NOTHING;
-    if (stamp == want && reader_fill(port, lane)) return reader_take(port, lane, &port->copy[0], record, resyncs);
+    if (stamp == want) {
+        if (port->at_head) (void)reader_lag(port, 1);
+        int filled = reader_fill(port, lane);
+        port->at_head = filled && port->copy_count < PS__COPIES;
+        if (filled) return reader_take(port, lane, &port->copy[0], record, resyncs);
+    }
     (*resyncs)++;
     uint32_t tail_seq = ps__seq(ps__load_acq(&view->lane->tail));
     return reader_step_over(port, lane, stamp, tail_seq) ? READER_SKIPPED : READER_NOTHING;
@@ -278,12 +329,10 @@ static int reader_lane(struct ps__port *port, unsigned lane)
     return err ? err : 1;
 }
 
-int ps__port_next(void *state, ps_record *record)
+/* One round over the lanes. */
+static int reader_scan(struct ps__port *port, ps_record *record)
 {
-    struct ps__port *port = state;
     int resyncs = 0;
-    reader_release(port);
-    if (PS_UNLIKELY(!ps__load_acq(&port->joined))) return 0;    /* SYNC(joined) acquire: the cursors are valid */
     /* lanes_high is raised before a lane's first commit. */
     unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high), tried = 0;
     if (high > port->lanes) high = port->lanes;
@@ -307,6 +356,20 @@ int ps__port_next(void *state, ps_record *record)
         tried++;
     }
     return 0;
+}
+
+int ps__port_next(void *state, ps_record *record)
+{
+    struct ps__port *port = state;
+    reader_release(port);
+    if (PS_UNLIKELY(!ps__load_acq(&port->joined))) return 0;    /* SYNC(joined) acquire: the cursors are valid */
+    int rc = reader_scan(port, record);
+    if (rc == 0) {
+        port->at_head = 0;
+        if (reader_lag(port, 0) && (rc = reader_scan(port, record)) == 0) reader_lag_failed(port);
+    }
+    if (rc > 0) port->lag_got++;
+    return rc;
 }
 
 /* Publishes what was read, and leaves if the last subscription went meanwhile. */
@@ -362,3 +425,8 @@ int ps__reader_look(struct ps__port *port, unsigned *blocked)
 }
 
 #undef READER_RESYNCS
+#undef READER_LAG_LEAST_NS
+#undef READER_LAG_MOST_NS
+#undef READER_LAG_ENOUGH
+#undef READER_TRY_LEAST
+#undef READER_TRY_MOST

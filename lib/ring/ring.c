@@ -209,17 +209,40 @@ static void ring_touch(const void *data, size_t size)
     if (size) (void)bytes[size - 1];
 }
 
+#if !PS_TSAN
+/* A few bytes, without a call: words from both ends that may overlap in the middle. */
+static inline void ring_copy_small(unsigned char *to, const void *from, size_t size)
+{
+    const unsigned char *bytes = from;
+    if (size >= 8) {
+        uint64_t word;
+        for (size_t i = 0; i + 8 < size; i += 8) {
+            memcpy(&word, bytes + i, 8);
+            memcpy(to + i, &word, 8);
+        }
+        memcpy(&word, bytes + size - 8, 8);
+        memcpy(to + size - 8, &word, 8);
+    } else {
+        for (size_t i = 0; i < size; i++) to[i] = bytes[i];
+    }
+}
+#endif
+
 static void ring_fill(const struct ps__view *view, struct ps__cell *cell, const struct ps__message *m, uint32_t kind,
                       uint32_t pos)
 {
     const ps_topic *topic = m->topic;
     unsigned char *payload = view->payload + (size_t)(pos & (view->units - 1)) * PS__UNIT;
     if (kind == PS__KIND_INLINE) {
-        unsigned char both[PS__INLINE];                 /* the shared side is written in whole words */
-        size_t used = m->size + topic->len;
-        if (m->size) memcpy(both, m->data, m->size);
+#if PS_TSAN
+        unsigned char both[PS__INLINE];                 /* its copy writes whole words */
+        memcpy(both, m->data, m->size);
         memcpy(both + m->size, topic->text, topic->len);
-        ps__copy_in(cell->data, both, used);
+        ps__copy_in(cell->data, both, m->size + topic->len);
+#else
+        ring_copy_small(cell->data, m->data, m->size);
+        ring_copy_small(cell->data + m->size, topic->text, topic->len);
+#endif
     } else if (kind == PS__KIND_RING) {
         ps__copy_in(payload, m->data, m->size);
         if (topic->len <= PS__INLINE) ps__copy_in(cell->data, topic->text, topic->len);
@@ -263,8 +286,8 @@ int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *s
     struct ps__cell *cell = &view->cell[ps__seq(tail) & (view->cells - 1)];
     /* A cell was last touched by its readers: fetching those ahead for writing keeps the next claims from waiting for them. */
     struct ps__cell *ahead_cell = &view->cell[(ps__seq(tail) + RING_PREFETCH) & (view->cells - 1)];
-    __builtin_prefetch(ahead_cell, 1);
-    __builtin_prefetch((char *)ahead_cell + PS__LINE / 2, 1);
+    ps__prefetch_write(ahead_cell);
+    ps__prefetch_write((char *)ahead_cell + PS__LINE / 2);
     /* The old stamp, or base for a cell never used, is less than a lap behind: it expands the number to 64 bits. */
     uint64_t near = ps__load_rlx(&lane->base);
     int32_t ahead = ps__diff(ps__seq(tail), (uint32_t)near);

@@ -259,6 +259,7 @@ struct ps__port {
     unsigned turn, turn_left;           /* lane that has its turn */
     unsigned stop_high;                 /* lanes that have a stop */
     uint64_t budget;                    /* messages a dispatch may step over */
+    unsigned at_head, lag_got, lag_ns, lag_paused, lag_wait, lag_try;   /* staying behind on purpose: reader_lag */
     int marked, borrowing;              /* borrowing: lane + 1 whose record is out in place */
     unsigned char *buffer;              /* payloads that are not inline, 64-byte aligned */
     size_t buffer_size;
