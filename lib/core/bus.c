@@ -79,15 +79,15 @@ static int bus_runs_here(const ps_bus *bus)
 }
 
 /* Follows who waits for whom; a thread that runs no handler can be in no circle. */
-int ps__wait_begin(ps_bus *bus)
+int ps__wait_begin(ps_bus *bus, int close, int *busy)
 {
-    if (!ps__frames) return 0;
     int circle = 0;
-    pthread_mutex_lock(&bus_waiting);
-    for (ps_bus *b = bus; b && !circle; b = b->waits_for) circle = bus_runs_here(b);
+    if (ps__frames) pthread_mutex_lock(&bus_waiting);
+    for (ps_bus *b = ps__frames ? bus : NULL; b && !circle; b = b->waits_for) circle = bus_runs_here(b);
+    if (!circle && close) *busy = ps__swap_ar(&bus->closing, 1) != 0;
     if (!circle)
         for (struct ps__frame *f = ps__frames; f; f = f->outer) f->bus->waits_for = bus;
-    pthread_mutex_unlock(&bus_waiting);
+    if (ps__frames) pthread_mutex_unlock(&bus_waiting);
     return circle;
 }
 
@@ -213,8 +213,8 @@ int ps_close(ps_bus *bus)
         ps__finish_close(bus, 1);
         return 0;
     }
-    if (ps__wait_begin(bus)) return ps__fail(PS_EBUSY, "two handlers would wait for each other");
-    int busy = ps__swap_ar(&bus->closing, 1) != 0;
+    int busy = 0;
+    if (ps__wait_begin(bus, 1, &busy)) return ps__fail(PS_EBUSY, "two handlers would wait for each other");
     if (!busy) ps__finish_close(bus, 0);
     ps__wait_end();
     return busy ? ps__fail(PS_EBUSY, "the handle is being closed already") : 0;

@@ -44,6 +44,7 @@ struct ps__subs {
     uint32_t count, wilds;
     uint32_t depth_count[PS__PREFIX_LEVELS + 1];
     ps__a32 depths;                     /* bit d: wildcard filters with a prefix of d levels exist */
+    ps__a32 unswept;                    /* a hint that the next two are not empty */
     struct ps_sub *graves;
     struct ps__table *old_tables;
     struct ps_sub **_Atomic spare;      /* a larger match array for the dispatching thread; [-1] is its capacity */
@@ -91,8 +92,9 @@ PS_PRIVATE int ps__enter(ps_bus *bus);
 PS_PRIVATE void ps__leave(ps_bus *bus);
 static inline int ps__forked(const ps_bus *bus) { return bus->generation != ps__process_generation(); }
 static inline int ps__own_dispatch(ps_bus *bus) { return ps__load_rlx(&bus->owner) == ps__thread_number() + 2u; }
-/* Before waiting for a handler of bus to end. 1: it would be for ever. */
-PS_PRIVATE int ps__wait_begin(ps_bus *bus);
+/* Before waiting for a handler of bus to end. 1: it would be for ever. close: to close it, which is marked in the same step, so
+ * that whoever is refused because of us finds it closing. */
+PS_PRIVATE int ps__wait_begin(ps_bus *bus, int close, int *busy);
 PS_PRIVATE void ps__wait_end(void);
 /* Between two looks at what one waits for: yields first, then sleeps in growing slices. */
 PS_PRIVATE void ps__wait_step(unsigned *step);

@@ -171,6 +171,7 @@ static int subscription_room(struct ps__subs *subs)
     }
     table->older = subs->old_tables;                    /* kept until no look-up can be in it */
     subs->old_tables = table;
+    ps__store_rlx(&subs->unswept, 1);
     atomic_store_explicit(&subs->table, larger, memory_order_release);
     subscription_change(subs, 0);
     return 0;
@@ -189,8 +190,9 @@ static void subscription_count(struct ps__subs *subs, const struct ps_sub *sub, 
 /* The dispatching thread outside of handlers, or whoever keeps it out; with an empty match list. */
 void ps__subs_sweep(struct ps__subs *subs)
 {
-    if (PS_LIKELY(!subs->graves && !subs->old_tables)) return;
+    if (PS_LIKELY(!ps__load_rlx(&subs->unswept))) return;
     pthread_mutex_lock(&subs->lock);
+    ps__store_rlx(&subs->unswept, 0);
     struct ps_sub *sub = subs->graves;
     struct ps__table *table = subs->old_tables;
     subs->graves = NULL;
@@ -326,6 +328,7 @@ static void subscription_remove(ps_bus *bus, struct ps_sub *sub)
     subscription_change(subs, 0);
     sub->grave = subs->graves;
     subs->graves = sub;
+    ps__store_rlx(&subs->unswept, 1);
     bus->transport->unsubscribe(bus->state, &sub->filter, sub->flags, subs->count == 0, idle);
     pthread_mutex_unlock(&subs->lock);
     if (!idle) return;
@@ -350,7 +353,7 @@ int ps_unsubscribe(ps_sub *sub)
             sub->destroy_after = 1;
             destroy = NULL;
         } else {
-            if (ps__wait_begin(bus)) {
+            if (ps__wait_begin(bus, 0, NULL)) {
                 ps__store_rlx(&sub->dead, 0);   /* its handler runs all the while: no message was passed over */
                 ps__leave(bus);
                 return ps__fail(PS_EBUSY, "two handlers would wait for each other");

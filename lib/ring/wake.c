@@ -367,6 +367,7 @@ int ps__port_wait(void *state, int timeout_ms)
 {
     struct ps__port *port = state;
     uint64_t deadline = ps__deadline_ns(timeout_ms);
+    port->marked = 0;                           /* whatever comes ends the sleep, also behind the mark */
     ps__reader_flush(port);
     int result = wake_event(port);
     if (result) return result;

@@ -271,7 +271,9 @@ static int segment_fill(struct ps__shm *shm, int fd, const ps_url *url, const st
         err = ps__shm_reserve(fd, PS__SHM_SLOTS + (uint64_t)i * PS__SHM_ALIGN, PS__SHM_SLOT_USED, "a member's slot");
     if (err) return err;
     if ((err = segment_size(fd, ps__shm_fixed_size(members)))) return err;
-    if (pwrite(fd, h, sizeof *h, 0) != (ssize_t)sizeof *h) return ps__fail_sys(errno, "writing a bus's header");
+    struct ps__shm_header unfinished = *h;
+    if (pwrite(fd, &unfinished, sizeof unfinished, 0) != (ssize_t)sizeof unfinished)
+        return ps__fail_sys(errno, "writing a bus's header");
     shm->port.members = members;
     struct ps__geometry g = *wanted;
     g.fixed = !shm->path[0];            /* an anonymous file is sealed at its full size */
@@ -279,7 +281,8 @@ static int segment_fill(struct ps__shm *shm, int fd, const ps_url *url, const st
     if (pwrite(fd, &word, 8, PS__SHM_WORDS + (off_t)offsetof(struct ps__words, geometry)) != 8)
         return ps__fail_sys(errno, "writing a bus's geometry");
 #ifdef PS_TEST_HOOKS
-    struct ps__lane lane = { 0 };
+    struct ps__lane lane;
+    memset(&lane, 0, sizeof lane);
     ps__lane_init(&lane);
     for (unsigned i = 0; i < members; i++)
         if (pwrite(fd, &lane, sizeof lane, (off_t)(PS__SHM_SLOTS + i * PS__SHM_ALIGN + ps__lane_offset(i))) < 0)
