@@ -143,6 +143,7 @@ static int barrier_child(void *arg)
         char topic[32];
         ps_sub *sub;
         snprintf(topic, sizeof topic, "new/%u%s", (unsigned)i, i % 3 ? "" : "/#");
+        CHILD_CHECK(s, wait_word(&s->go, i));
         CHILD_CHECK(s, ps_subscribe(bus, topic, inbox_take, &s->inbox[0], NULL, &sub) == 0);
         s->ready = i;                   /* from here on the other process knows: the publish must be seen */
         CHILD_CHECK(s, hear(bus, &s->inbox[0], i) == 0);
@@ -163,8 +164,9 @@ static void test_p3_subscribe_in_another_process_is_a_barrier(void **state)
     for (uint64_t i = 1; i <= BARRIER_ROUNDS; i++) {
         char topic[32];
         snprintf(topic, sizeof topic, "new/%u", (unsigned)i);
-        /* Asked before the subscription exists, so that a remembered "nobody" would show. */
+        /* Sent before the subscription exists, so that a remembered "nobody" would show. */
         assert_true(ps_wanted(bus, topic) >= 0);
+        s->go = i;
         assert_true(wait_word(&s->ready, i));
         if (say(bus, topic, 1, i - 1, 64) != 1)
             fail_msg("round %d: the publish did not see the subscription", (int)i);

@@ -358,6 +358,83 @@ static void test_p5_publishing_threads_across_every_wrap_lose_nothing(void **sta
     }
 }
 
+/* ---------------------------------------------------------------- joins under load */
+
+struct flood {
+    ps_bus *bus;
+    _Atomic int stop, rc;
+};
+
+static void *flood_thread(void *arg)
+{
+    struct flood *f = arg;
+    int rc = 1;
+    for (uint64_t i = 0; !f->stop && rc >= 0; i++) {
+        rc = say(f->bus, "t/1", 1, i, 32 + i % 200);
+        if (i % 64 == 0)
+            sched_yield();
+    }
+    f->rc = rc;
+    return NULL;
+}
+
+static void late_take(const ps_msg *msg, void *user)
+{
+    struct stream *st = user;
+    struct support_message m;
+    if (support_verify(msg->data, msg->size, &m) != 0)
+        st->in.damaged++;
+    if (st->expected && (msg->sequence != st->expected || m.number != st->in.next[1]))
+        st->wrong++;
+    st->in.lost += msg->lost;
+    st->in.next[1] = m.number + 1;
+    st->expected = msg->sequence + 1;
+    st->in.count++;
+}
+
+/* A reader that joins while the ring is overwritten as fast as it goes begins at a place nobody overwrites any more. */
+static void test_p5_joining_under_load_across_every_wrap_loses_nothing(void **state)
+{
+    (void)state;
+    static struct stream got;
+    static struct inbox rest;
+    for (size_t s = 0; s < STARTS; s++) {
+        for (int d = 0; d < 3; d++) {
+            ps_bus *a, *b, *c;
+            char url[200], lossy[256];
+            pthread_t thread;
+            snprintf(url, sizeof url, "%s", wrap_url(&starts[s], depths[d], "evict=-1"));
+            snprintf(lossy, sizeof lossy, "%s&lossy=1", url);
+            assert_ok(ps_open(&a, url));
+            assert_ok(ps_open(&b, url));
+            assert_ok(ps_open(&c, lossy));
+            assert_ok(ps_subscribe(c, "t/+", inbox_take, &rest, NULL, NULL));       /* somebody wants it, and holds nothing */
+            struct flood flood = { a, 0, 0 };
+            assert_int_equal(pthread_create(&thread, NULL, flood_thread, &flood), 0);
+            int rc = 0, bad = 0;
+            for (int i = 0; i < 300 && rc >= 0; i++) {
+                ps_sub *sub;
+                memset(&got, 0, sizeof got);
+                rc = ps_subscribe(b, "t/1", late_take, &got, NULL, &sub);
+                uint64_t end = support_now_ms() + DEADLINE_MS;
+                while (rc >= 0 && got.in.count < 3 && support_now_ms() < end)
+                    rc = ps_dispatch(b, 0, 100);
+                if (rc >= 0)
+                    rc = ps_unsubscribe(sub);
+                bad += got.in.damaged + got.in.lost + got.wrong > 0 || got.in.count == 0;
+            }
+            flood.stop = 1;
+            pthread_join(thread, NULL);
+            assert_ok(rc);
+            assert_ok(flood.rc);
+            assert_int_equal(bad, 0);
+            assert_ok(ps_close(c));
+            assert_ok(ps_close(b));
+            assert_ok(ps_close(a));
+        }
+    }
+}
+
 /* ---------------------------------------------------------------- a lane passes on */
 
 static int heir_child(void *arg)
@@ -404,6 +481,7 @@ int main(void)
         WRAP_TEST(test_p7_eviction_across_every_wrap_counts_exactly),
         WRAP_TEST(test_p5_loans_across_every_wrap_are_whole),
         WRAP_TEST(test_p5_publishing_threads_across_every_wrap_lose_nothing),
+        WRAP_TEST(test_p5_joining_under_load_across_every_wrap_loses_nothing),
         WRAP_TEST(test_p8_lane_taken_over_around_the_wrap_goes_on),
     };
     return cmocka_run_group_tests_name("wrap", tests, NULL, NULL);

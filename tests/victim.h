@@ -119,25 +119,26 @@ static inline void expect(struct scene *sc, int rc, int line)
     sc->beat++;
 }
 
-static inline int house_round(struct house *h)
+#define OP(number, call) do { sc->op = (number); rc = (call); expect(sc, rc, __LINE__); \
+    broken |= rc == PS_ECORRUPT || rc == PS_EFENCED || rc == PS_ESYS; } while (0)
+
+/* Fills two lanes with messages of every kind and leaves them there. 1: a handle has had enough. */
+static inline int house_fill(struct house *h)
 {
     static unsigned char text[4096];
     struct scene *sc = h->scene;
-    ps_bus_stats st = PS_BUS_STATS_INIT;
-    ps_member m[8] = { PS_MEMBER_INIT };
-    const ps_msg *msg;
     void *loan;
-    uint64_t n = h->rounds++;
     int rc, broken = 0;
     if (house_open(h) != 0)
         return 1;
-#define OP(number, call) do { sc->op = (number); rc = (call); expect(sc, rc, __LINE__); \
-    broken |= rc == PS_ECORRUPT || rc == PS_EFENCED || rc == PS_ESYS; } while (0)
-    OP(1, ps_publish(h->bus[0], "t/1", text, 8 + n % 40));
-    OP(2, ps_publish(h->bus[n % 2], "t/2", text, 100 + n % 900));
-    if (n % 4 == 0)
-        OP(3, ps_publish(h->bus[2], "t/1/and/a/topic/that/is/so/long/that/it/does/not/go/into/a/cell/of/the/ring/but/beside/it", text, 4000));
-    if (n % 2) {
+    for (uint64_t n = h->rounds++, i = 0; i < 6; i++, n++) {
+        OP(1, ps_publish(h->bus[0], "t/1", text, 8 + n % 40));
+        OP(2, ps_publish(h->bus[i % 2], "t/2", text, 100 + n % 900));
+        if (i == 3)
+            OP(3, ps_publish(h->bus[1], "t/1/and/a/topic/that/is/so/long/that/it/does/not/go/into/a/cell/of/the/ring/but/beside/it/"
+                             "with/the/message/itself/as/a/topic/of/this/length/has/to/be", text, 3000));
+        if (i % 2 == 0)
+            continue;
         OP(4, ps_loan(h->bus[0], "t/1", 500, &loan));
         if (rc == 0) {
             memset(loan, 1, 500);
@@ -146,6 +147,20 @@ static inline int house_round(struct house *h)
                 OP(6, ps_cancel(h->bus[0], loan));
         }
     }
+    return broken;
+}
+
+/* Reads it all, and asks and changes this and that. */
+static inline int house_read(struct house *h)
+{
+    struct scene *sc = h->scene;
+    ps_bus_stats st = PS_BUS_STATS_INIT;
+    ps_member m[8] = { PS_MEMBER_INIT };
+    const ps_msg *msg;
+    uint64_t n = h->rounds;
+    int rc, broken = 0;
+    if (house_open(h) != 0)
+        return 1;
     for (int i = 0; i < 3; i++) {
         OP((uint64_t)(10 + i), ps_dispatch(h->bus[i], 0, 0));
         /* A member that came after the damage may believe in larger rings, but only as large as the file. */
@@ -181,8 +196,14 @@ static inline int house_round(struct house *h)
             broken = 1;
         }
     }
-#undef OP
     return broken;
+}
+#undef OP
+
+static inline int house_round(struct house *h)
+{
+    int broken = house_fill(h);
+    return house_read(h) || broken;
 }
 
 /* Damaged handles are closed and opened again. */

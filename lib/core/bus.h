@@ -47,6 +47,7 @@ struct ps__subs {
     ps__a32 unswept;                    /* a hint that the next two are not empty */
     struct ps_sub *graves;
     struct ps__table *old_tables;
+    uint32_t promised;                  /* matches that there is, or will be, room for */
     struct ps_sub **_Atomic spare;      /* a larger match array for the dispatching thread; [-1] is its capacity */
     /* of the dispatching thread */
     struct ps_sub **match;

@@ -149,15 +149,14 @@ static int subscription_room(struct ps__subs *subs)
 {
     struct ps__table *table = subs->table, *larger = NULL;
     uint32_t matches = subs->count + 1;
-    struct ps_sub **spare = subs->spare;
-    uint32_t room = spare ? (uint32_t)(uintptr_t)spare[-1] : subs->match_room;
-    if (matches > room) {
-        room = room ? room * 2 : 16;
-        spare = malloc((room + (size_t)1) * sizeof *spare);
+    if (matches > subs->promised) {
+        uint32_t room = subs->promised ? subs->promised * 2 : 16;
+        struct ps_sub **spare = malloc((room + (size_t)1) * sizeof *spare);
         if (!spare) return ps__fail(PS_ENOMEM, "no memory for a subscription");
         spare[0] = (struct ps_sub *)(uintptr_t)room;    /* the slot in front holds the capacity */
         spare = atomic_exchange_explicit(&subs->spare, spare + 1, memory_order_acq_rel);
         if (spare) free(spare - 1);
+        subs->promised = room;
     }
     if (subs->count <= table->mask) return 0;
     larger = subscription_table((table->mask + 1) * 4);

@@ -6,6 +6,7 @@
  * cursors. A handle joins with its first subscription and leaves with its last.
  */
 #include "ring.h"
+#include <sched.h>
 
 #define JOIN_HOSTILE ((uint64_t)1 << 62)        /* an evicted[] beyond this is no join of anybody */
 
@@ -80,8 +81,15 @@ void ps__reader_leave(struct ps__port *port)
         ps__fence_sc();                         /* SYNC(space) other end ps__space_wait. m6.6 */
         for (unsigned l = 0; l < port->lanes; l++) ps__wake_waiters(port, l);
     }
-    ps__store_rlx(&port->leave_pending, 0);
     ps__store_rel(&port->joined, 0);            /* SYNC(joined) release: whoever joins next may touch the cursors */
+}
+
+/* By the dispatching thread, outside of a borrow. 1: it has left. */
+int ps__reader_leave_if_pending(struct ps__port *port)
+{
+    if (PS_LIKELY(!ps__load_rlx(&port->leave_pending)) || port->borrowing || !ps__swap_ar(&port->leave_pending, 0)) return 0;
+    ps__reader_leave(port);
+    return 1;
 }
 
 int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first)
@@ -89,9 +97,11 @@ int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int
     struct ps__port *port = state;
     if (flags & PS_BORROW && (port->lossy || port->observe))
         return ps__fail(PS_EINVAL, "PS_BORROW on a lossy handle: nobody waits for it, so nothing stays in place");
-    if (first && ps__load_acq(&port->joined)) {
-        ps__store_rlx(&port->leave_pending, 0);         /* not left yet: the old cursors still hold */
-    } else if (first) {
+    /* Not left yet: whoever takes the mark back first decides, this call that stays, or the dispatching thread that leaves. If
+     * it was that one, it is a few instructions from being out. */
+    int stays = first && ps__load_acq(&port->joined) && ps__swap_ar(&port->leave_pending, 0);
+    if (first && !stays) {
+        while (ps__load_acq(&port->joined)) sched_yield();
         for (unsigned l = 0; l < port->lanes; l++) {
             port->next[l] = ps__lane_tail(port->view[l].lane);
             port->pending_lost[l] = 0;
@@ -108,7 +118,7 @@ int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int
     /* Only now: a publisher that counts this handle really serves it (m3.9). */
     if (ps__has_slot(port)) err = ps__interest_add(port, filter);
     ps__fence_sc();                             /* a program that reads its own state right after is ordered behind it (m4.9) */
-    if (err && first) ps__store_rlx(&port->leave_pending, 1);
+    if (err && first) ps__store_rel(&port->leave_pending, 1);
     return err;
 }
 
@@ -121,7 +131,7 @@ void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, 
     if (idle) {
         ps__reader_leave(port);
     } else {
-        ps__store_rlx(&port->leave_pending, 1);         /* the dispatching thread leaves; wake it if it sleeps */
+        ps__store_rel(&port->leave_pending, 1);         /* the dispatching thread leaves; wake it if it sleeps */
         ps__port_wake(port);
     }
 }

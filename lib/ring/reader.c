@@ -302,10 +302,7 @@ int ps__port_begin(void *state, int marked)
     ps__store_rlx(&port->reading, 1);
     reader_release(port);                       /* a pull handle's message of last time */
     if (!ps__load_acq(&port->joined)) return 0;
-    if (ps__load_rlx(&port->leave_pending)) {
-        ps__reader_leave(port);
-        return 0;
-    }
+    if (ps__reader_leave_if_pending(port)) return 0;
     ps__reader_rejoin_if_evicted(port);
     unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
     if (high > port->lanes) high = port->lanes;
@@ -387,7 +384,7 @@ void ps__reader_flush(struct ps__port *port)
         ps__store_rlx(&about->unwanted, ps__load_rlx(&port->unwanted));
         ps__store_rlx(&about->idle_at_ms, ps__now_coarse_ms());
     }
-    if (ps__load_rlx(&port->leave_pending) && !port->borrowing) ps__reader_leave(port);
+    (void)ps__reader_leave_if_pending(port);
 }
 
 void ps__port_end(void *state, int flags)
@@ -395,9 +392,11 @@ void ps__port_end(void *state, int flags)
     struct ps__port *port = state;
     if (!(flags & PS_END_HOLD)) reader_release(port);
     port->marked = 0;
+    if (ps__load_acq(&port->joined)) {          /* before the flush may leave: then the cursors are another thread's to set */
+        ps__store_rlx(&port->held_lane, port->copy_lane);
+        ps__store_rlx(&port->held, reader_copy(port, port->copy_lane) ? port->copy_count - port->copy_at : 0);
+    }
     ps__reader_flush(port);
-    ps__store_rlx(&port->held_lane, port->copy_lane);
-    ps__store_rlx(&port->held, reader_copy(port, port->copy_lane) ? port->copy_count - port->copy_at : 0);
     ps__store_rel(&port->reading, 0);
     ps__sleep_end(port);
 }

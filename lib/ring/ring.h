@@ -359,6 +359,7 @@ PS_PRIVATE void ps__reader_show(struct ps__port *port, unsigned lane);          
 PS_PRIVATE void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count);
 PS_PRIVATE void ps__reader_rejoin_if_evicted(struct ps__port *port);
 PS_PRIVATE void ps__reader_leave(struct ps__port *port);        /* at close too */
+PS_PRIVATE int ps__reader_leave_if_pending(struct ps__port *port);
 PS_PRIVATE uint64_t ps__lane_tail(struct ps__lane *lane);       /* the 64-bit number of what is claimed next */
 
 /* reader.c */
