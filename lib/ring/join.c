@@ -74,6 +74,7 @@ static void join_gates(struct ps__port *port)
 void ps__reader_leave(struct ps__port *port)
 {
     if (!ps__load_rlx(&port->joined)) return;
+    port->borrow_left = port->borrowing != 0;   /* a pull handle's, between two ps_next */
     if (ps__has_slot(port)) {
         struct ps__about *about = port->about[port->slot];
         ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) & ~(uint64_t)PS__ABOUT_READS);

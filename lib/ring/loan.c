@@ -233,7 +233,7 @@ int ps__port_loan(void *state, const ps_topic *topic, size_t size, void **data, 
     if (err != PS_EAGAIN) return err;
     if (wait && port->block_ms) {
         uint64_t deadline = ps__deadline_ns(port->block_ms);
-        while (ps__space_wait(port, 0, deadline)) {
+        while (ps__space_wait(port, UINT32_MAX, deadline)) {
             if (port->host->closing(port->host)) return ps__fail(PS_ECLOSED, "closed while waiting for room");
             err = loan_once(port, topic, size, data);
             if (err != PS_EAGAIN) return err;
@@ -242,6 +242,18 @@ int ps__port_loan(void *state, const ps_topic *topic, size_t size, void **data, 
     ps__add_rlx(&port->refused, 1);
     ps__space_refused(port, UINT32_MAX);
     return ps__fail(PS_EAGAIN, "the loan area is full: readers hold it, or loans that are out");
+}
+
+/* Is the oldest chunk that is in flight free by now? Then a loan that found no room may be tried again. */
+int ps__loans_again(struct ps__port *port)
+{
+    struct ps__loans *loans = port->loans;
+    uint32_t oldest = 0;
+    pthread_mutex_lock(&loans->lock);
+    int any = loans->count != 0;
+    if (any) oldest = loans->flight[loans->first].seq;
+    pthread_mutex_unlock(&loans->lock);
+    return any && ps__ring_pass(port, oldest);
 }
 
 /* Finds a loan and, for a commit, keeps others off it. */

@@ -41,6 +41,12 @@ static int publish_fenced(struct ps__port *port)
 static int publish_once(struct ps__port *port, const struct ps__message *m)
 {
     uint64_t set[PS__SET_WORDS], stamp;
+    if (PS_LIKELY(ps__load_acq(&port->ready))) {        /* readers had these lines last: fetch them while looking who wants it */
+        struct ps__cell *cell = &port->own.cell[ps__load_rlx(&port->guess) & (port->own.cells - 1)];
+        ps__prefetch_write(&port->own.lane->tail);
+        ps__prefetch_write(cell);
+        ps__prefetch_write((char *)cell + PS__LINE / 2);
+    }
     uint64_t epoch = ps__interest_epoch(port, m->topic);
     if (!ps__interest_set(port, m->topic, epoch, set)) return 0;
     int err = ps__port_ready(port);

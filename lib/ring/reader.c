@@ -11,8 +11,8 @@
 
 #define READER_RESYNCS 64                       /* jumps over garbage in one call */
 #define READER_LAG_LEAST_NS 250u                /* a pause on purpose */
-#define READER_LAG_MOST_NS  2000u
-#define READER_LAG_ENOUGH   128u                /* messages that make a pause long enough */
+#define READER_LAG_MOST_NS  4000u
+#define READER_LAG_ENOUGH   256u                /* messages that make a pause long enough */
 #define READER_TRY_LEAST    8u                  /* times at the head between two tries */
 #define READER_TRY_MOST     4096u
 
@@ -22,7 +22,7 @@ enum { READER_NOTHING, READER_SKIPPED, READER_DONE };
 /* ------------------------------------------------------------------ copies of cells */
 
 /*
- * Copies the committed cells from the cursor on, 16 at most, and asks the lane's tail once whether all of them may be believed:
+ * Copies the committed cells from the cursor on, 64 at most, and asks the lane's tail once whether all of them may be believed:
  * the tail's line is the producers', and a look at each message would cost both sides a transfer. 0: the first was overwritten.
  */
 static int reader_fill(struct ps__port *port, unsigned lane)
@@ -166,8 +166,12 @@ static void reader_release(struct ps__port *port)
     unsigned lane = (unsigned)port->borrowing - 1;
     port->borrowing = 0;
     ps__store_rel(&port->reader[port->slot]->borrow, 0);        /* SYNC(borrow) release: handlers have done with it */
-    port->next[lane]++;
     port->copy_at++;
+    if (port->borrow_left) {
+        port->borrow_left = 0;
+        return;
+    }
+    port->next[lane]++;
     ps__reader_show(port, lane);
 }
 

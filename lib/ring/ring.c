@@ -193,6 +193,11 @@ int ps__ring_room(struct ps__port *port, uint64_t tail, uint32_t units, int full
     return ring_room(port, tail, &need, full);
 }
 
+uint32_t ps__ring_extent(const struct ps__view *view, uint64_t tail, uint32_t units)
+{
+    return ring_pad(ps__pos(tail), units, view->units) + units;
+}
+
 int ps__ring_pass(struct ps__port *port, uint32_t seq)
 {
     struct ring_need need = { 0, seq + 1, 1 };
@@ -301,6 +306,7 @@ int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *s
     ring_fill(view, cell, m, kind, pos);
     /* SYNC(commit) release, other end every acquire load of a stamp: the cell and its payload are those of this number. */
     ps__store_rel(&cell->stamp, number + 1);
+    ps__store_rlx(&port->guess, (uint32_t)number + 1);
     *stamp = number + 1;
     return 0;
 }

@@ -38,7 +38,7 @@
 #define PS__SET_WORDS  (PS_MEMBERS_MAX / 64)
 #define PS__EPOCHS     256u             /* by topic hash; one more for wildcards and size changes */
 #define PS__BATCH      64u              /* messages from one lane before the next one has its turn; cursors are published as often */
-#define PS__COPIES     16u              /* cells a reader copies at once */
+#define PS__COPIES     64u              /* cells a reader copies at once */
 #define PS__SLICE_MS   10               /* a dropped lock rings nobody: the longest sleep of who depends on one */
 
 /* ------------------------------------------------------------------ what members share */
@@ -234,6 +234,7 @@ struct ps__port {
     ps__a32 ready, loans_ready;         /* own.cell, own.loan are there: SYNC(setup) */
     pthread_mutex_t setup;              /* reserving */
     pthread_mutex_t patience;           /* the clocks; only ever tried */
+    ps__a32 guess;                      /* the number that is likely claimed next: what to fetch early */
     ps__a64 message_max;                /* 0 until the lane is reserved */
     ps__a32 mark_seq, mark_pos;         /* when to look for room ahead of need */
     ps__a64 *memo;                      /* memo_entries x (set_words + 1) */
@@ -261,6 +262,7 @@ struct ps__port {
     uint64_t budget;                    /* messages a dispatch may step over */
     unsigned at_head, lag_got, lag_ns, lag_paused, lag_wait, lag_try;   /* staying behind on purpose: reader_lag */
     int marked, borrowing;              /* borrowing: lane + 1 whose record is out in place */
+    int borrow_left;                    /* the handle left the gates meanwhile: its cursor is not to be moved */
     unsigned char *buffer;              /* payloads that are not inline, 64-byte aligned */
     size_t buffer_size;
     struct ps__copy copy[PS__COPIES];   /* cells from the cursor of copy_lane on, believed */
@@ -313,6 +315,8 @@ struct ps__message {
 PS_PRIVATE int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *stamp);
 /* Would a message of `units` fit now? Raises limit, looks at the readers. full: blame those that are in the way. */
 PS_PRIVATE int ps__ring_room(struct ps__port *port, uint64_t tail, uint32_t units, int full);
+/* What a message of that many units takes, with what is left over at the ring's end. */
+PS_PRIVATE uint32_t ps__ring_extent(const struct ps__view *view, uint64_t tail, uint32_t units);
 /* The same for a loan area: has limit passed the cell seq? Blames the readers that stand before it. */
 PS_PRIVATE int ps__ring_pass(struct ps__port *port, uint32_t seq);
 PS_PRIVATE uint32_t ps__message_units(uint32_t kind, size_t size, size_t topic_len);
@@ -349,6 +353,7 @@ PS_PRIVATE int ps__port_loan(void *state, const ps_topic *topic, size_t size, vo
 PS_PRIVATE int ps__port_commit(void *state, void *data, size_t used, int wait);
 PS_PRIVATE int ps__port_cancel(void *state, void *data);
 PS_PRIVATE int ps__loans_put(struct ps__port *port, const struct ps__message *m, uint64_t *stamp);
+PS_PRIVATE int ps__loans_again(struct ps__port *port);
 PS_PRIVATE struct ps__loans *ps__loans_new(void);
 PS_PRIVATE void ps__loans_free(struct ps__loans *loans);
 PS_PRIVATE void ps__loans_return(struct ps__port *port);        /* at close */

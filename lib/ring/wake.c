@@ -170,16 +170,19 @@ static void space_disarm(struct ps__port *port)
 
 static int space_room(struct ps__port *port, uint32_t units, int full)
 {
-    return ps__ring_room(port, ps__load_rlx(&port->own.lane->tail), units, full);
+    if (units == UINT32_MAX) return ps__loans_again(port);
+    uint64_t tail = ps__load_rlx(&port->own.lane->tail);
+    return ps__ring_room(port, tail, ps__ring_extent(&port->own, tail, units), full);
 }
 
 /*
  * Room for an eighth of the ring at once, within some microseconds: a reader that runs makes it in that time, and then neither
  * side pays for a bell. 0: not so, sleep.
  */
-static int space_spin(struct ps__port *port, uint64_t deadline_ns)
+static int space_spin(struct ps__port *port, uint32_t units, uint64_t deadline_ns)
 {
     uint32_t eighth = port->own.units / 8;
+    if (units > eighth) return 0;               /* a loan, too */
     uint64_t until = ps__now_ns() + WAKE_SPACE_SPIN_NS;
     if (deadline_ns && deadline_ns < until) until = deadline_ns;
     do {
@@ -198,7 +201,7 @@ int ps__space_wait(struct ps__port *port, uint32_t units, uint64_t deadline_ns)
     uint64_t now = ps__now_ns(), slice = now + (uint64_t)PS__SLICE_MS * 1000000u;
     if (deadline_ns && now >= deadline_ns) return 0;
     if (deadline_ns && deadline_ns < slice) slice = deadline_ns;
-    if (!port->space_leader && space_spin(port, deadline_ns)) return 1;
+    if (!port->space_leader && space_spin(port, units, deadline_ns)) return 1;
     int error = errno, cancel = ps__cancel_off();
     pthread_mutex_lock(&port->space);
     if (port->space_leader) {
@@ -229,11 +232,10 @@ int ps__space_wait(struct ps__port *port, uint32_t units, uint64_t deadline_ns)
     return 1;
 }
 
-/* Is there room now? A reader that died meanwhile is noticed here. Loans have no cheap test: "maybe" is allowed. */
+/* Is there room now? A reader that died meanwhile is noticed here. */
 static int space_again(struct ps__port *port)
 {
-    uint32_t units = ps__load_rlx(&port->want_units);
-    return units == UINT32_MAX || space_room(port, units, 1);
+    return space_room(port, ps__load_rlx(&port->want_units), 1);
 }
 
 /* With a descriptor that somebody polls: look again in a while, for a dropped lock rings nobody. */
