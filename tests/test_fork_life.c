@@ -17,7 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define HANG_S 120
+#define HANG_S 60
 
 #define need(condition) do { if (!(condition)) { \
     fprintf(stderr, "child: line %d: %s (%s)\n", __LINE__, #condition, ps_errmsg()); return 1; } } while (0)

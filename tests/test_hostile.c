@@ -34,7 +34,8 @@ static int scribbler(void *arg)
             if (support_random() % 2)
                 at = at / 512 * 512 + support_random() % 64 % 512;
             _Atomic uint64_t *word = (_Atomic uint64_t *)(map + at);
-            atomic_store_explicit(word, evil(atomic_load_explicit(word, memory_order_relaxed)), memory_order_relaxed);
+            uint64_t old = atomic_load_explicit(word, memory_order_relaxed);
+            atomic_store_explicit(word, evil(old, (unsigned)(support_random() % EVILS)), memory_order_relaxed);
             sc->scribbled++;
             if (how->style == 0)
                 nap_us(20);
@@ -158,6 +159,7 @@ static void test_p9_sleeper_whose_doorbell_was_deleted_makes_a_new_one(void **st
     (void)state;
     struct scene *sc = scene_new();
     pid_t victim = start_child(sleeper, sc);
+    assert_true(wait_word(&sc->delivered, 1));
     for (int round = 0; round < 50; round++) {
         assert_true(support_wait(has_socket, NULL, DEADLINE_MS));
         DIR *dir = opendir(scratch_path);

@@ -6,17 +6,6 @@
 #include "victim.h"
 
 #define CRASHES 8                       /* so many are told, then the test gives up */
-#define VALUES  4
-
-static uint64_t hostile_value(uint64_t old, unsigned i)
-{
-    switch (i) {
-    case 0: return old ? 0 : ~UINT64_C(0);
-    case 1: return UINT64_C(1) << 63;
-    case 2: return evil(old);
-    default: return old + (support_random() % 2 ? UINT64_C(1) << 32 : (support_random() % 2 ? 1 : (uint64_t)-1));
-    }
-}
 
 /* Pages of the file that hold anything but zeros: bit per page. */
 static size_t used_pages(const uint64_t *map, size_t words, size_t *page, size_t most)
@@ -67,10 +56,10 @@ static int words_victim(void *arg)
         /* A page of payload is alike all over. */
         if (atomic_load(word) == 0 && at % 16 != 0)
             continue;
-        for (unsigned i = 0; i < VALUES; i++) {
+        for (unsigned i = 0; i < EVILS; i++) {
             /* The lanes are full of messages that nobody has read when it happens. */
             int broken = house_fill(&h);
-            uint64_t old = atomic_load(word), value = hostile_value(old, i);
+            uint64_t old = atomic_load(word), value = evil(old, i);
             sc->value = value;
             atomic_store(word, value);
             broken |= house_read(&h);
@@ -147,9 +136,9 @@ static int attaching_victim(void *arg)
         uint64_t old = image[page[at / 512] * 512 + at % 512];
         if (old == 0 && at >= 512 && at % 16 != 0)
             continue;
-        for (unsigned i = 0; i < (at < 512 ? VALUES : 1u); i++) {
+        for (unsigned i = 0; i < (at < 512 ? EVILS : 1u); i++) {
             struct house h = { .scene = sc };
-            uint64_t value = hostile_value(old, at < 512 ? i : (unsigned)(support_random() % VALUES));
+            uint64_t value = evil(old, at < 512 ? i : (unsigned)(support_random() % EVILS));
             sc->offset = at;
             sc->value = value;
             sc->beat++;

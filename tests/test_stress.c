@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define HANG_S 240
+#define HANG_S 100
 
 #if defined __has_feature
 #if __has_feature(thread_sanitizer)
