@@ -107,6 +107,7 @@ static int dispatch_loop(ps_bus *bus, const struct dispatch_run *run, const ps_m
             if (handled < INT32_MAX) handled++;
             continue;
         }
+        bus->subs.match_count = bus->subs.match_next = 0;       /* what was matched and not delivered after all */
         if (rc < 0) {
             err = rc;
             break;

@@ -95,7 +95,8 @@ static int doorbell_bind(struct ps__shm *shm, int fd, int which)
     /* The bus's own mode, before the slot shows that somebody sleeps: whoever may publish may ring. */
     mode_t mode = ps__kept_valid(&shm->lock) && fstat(shm->lock.fd, &st) == 0 ? st.st_mode & 0777 : 0600;
     doorbell_path(shm, shm->port.slot, path, sizeof path);
-    return chmod(path, mode) ? -errno : 0;
+    /* Somebody may remove the name at any time: then the next sleep finds it gone and binds again. */
+    return chmod(path, mode) && errno != ENOENT ? -errno : 0;
 }
 
 /* A named bell whose name somebody removed rings no more: a new one under the old descriptor's number. */
