@@ -122,7 +122,7 @@ tsan: ## the tests under ThreadSanitizer
 	WRAP="$$(setarch -R true 2>/dev/null && echo setarch -R)" \
 	$(MAKE) --no-print-directory check BUILD='$(BUILD)/tsan' SANITIZE='-fsanitize=thread -fno-omit-frame-pointer'
 
-bench: static $(BENCHES) ## speed and memory, beside the machine's limits
+bench: static shared $(BENCHES) ## speed and memory, beside the machine's limits
 	@for bench in $(BENCHES); do "$$bench" || exit 1; done
 
 clean: ## remove the build directory

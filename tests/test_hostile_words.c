@@ -203,6 +203,100 @@ static void test_p9_attaching_to_a_file_with_any_word_changed_is_an_error_or_wor
     assert_true(sc->fresh > 0);
 }
 
+/* ---------------------------------------------------------------- damage that is over */
+
+struct marks {
+    uint64_t seen;
+};
+
+static void mark_take(const ps_msg *msg, void *user)
+{
+    struct marks *m = user;
+    uint64_t number;
+    memcpy(&number, msg->data, msg->size >= sizeof number ? sizeof number : 0);
+    if (msg->size == sizeof number && number > m->seen && number < UINT32_MAX)
+        m->seen = number;
+}
+
+static void pair_open(ps_bus *bus[2], const char *url, struct marks *marks)
+{
+    unlink(scratch_file("bus"));
+    marks->seen = 0;
+    assert_ok(ps_open(&bus[0], url));
+    assert_ok(ps_open(&bus[1], url));
+    assert_ok(ps_subscribe(bus[1], "t/#", mark_take, marks, NULL, NULL));
+}
+
+/* A handle whose memory was damaged for a moment resynchronises, or says PS_ECORRUPT; it does not fall silent. */
+static void test_p9_traffic_goes_on_or_is_refused_after_a_word_was_damaged_for_a_moment(void **state)
+{
+    (void)state;
+    char url[200];
+    ps_bus *bus[2];
+    struct marks marks;
+    uint64_t number = 0, *map = NULL;
+    size_t words = 0;
+    int silent = 0, flips = 0, fresh = 1;
+    snprintf(url, sizeof url, "%s", scratch_url("bus", "depth=16&bytes=16k&members=4&evict=20"));
+    for (size_t at = 0; at == 0 || (at < words && silent < CRASHES); at++) {
+        for (unsigned i = 0; i < EVILS; i++) {
+            if (fresh) {
+                pair_open(bus, url, &marks);
+                if (map)
+                    munmap(map, words * 8);
+                map = NULL;
+                fresh = 0;
+            }
+            for (int k = 0; k < 5; k++) {
+                number++;
+                assert_true(ps_publish(bus[0], "t/1", &number, sizeof number) >= 0);
+            }
+            if (!map && !(map = map_file(&words)))
+                fail_msg("no file");
+            if (at >= words || map[at] == 0)
+                break;
+            _Atomic uint64_t *word = (_Atomic uint64_t *)&map[at];
+            uint64_t old = atomic_load(word), value = evil(old, i), put = value;
+            atomic_store(word, value);
+            ps_dispatch(bus[1], 0, 0);
+            ps_publish(bus[0], "t/1", "damaged?", 7);
+            ps_dispatch(bus[1], 0, 0);
+            atomic_compare_exchange_strong(word, &value, old);
+            uint64_t want = ++number, end = support_now_ms() + 500;
+            int out = PS_EAGAIN, in = 0;
+            while (marks.seen < want && out != PS_ECORRUPT && in != PS_ECORRUPT && out != PS_EFENCED && support_now_ms() < end) {
+                if (out < 1)
+                    out = ps_publish(bus[0], "t/1", &want, sizeof want);
+                in = ps_dispatch(bus[1], 0, 1);
+            }
+            flips++;
+            fresh = marks.seen < want;
+            if (fresh && out != PS_ECORRUPT && in != PS_ECORRUPT && out != PS_EFENCED) {
+                print_error("byte 0x%zx, %llx set to %llx for a moment: ps_publish answers %d, ps_dispatch %d, for ever\n", at * 8,
+                            (unsigned long long)old, (unsigned long long)put, out, in);
+                silent++;
+            }
+            if (fresh) {
+                assert_ok(ps_close(bus[0]));
+                assert_ok(ps_close(bus[1]));
+            } else {
+                while (ps_dispatch(bus[1], 0, 0) > 0)
+                    ;
+            }
+        }
+        while (!fresh && ps_dispatch(bus[1], 0, 0) > 0)
+            ;
+    }
+    if (!fresh) {
+        assert_ok(ps_close(bus[0]));
+        assert_ok(ps_close(bus[1]));
+    }
+    munmap(map, words * 8);
+    print_message("%d words set for a moment\n", flips);
+    assert_int_equal(silent, 0);
+    assert_true(flips > 500);
+}
+
 #define HOSTILE_TEST(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 
 int main(void)
@@ -210,6 +304,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         HOSTILE_TEST(test_p9_each_word_set_under_working_members_breaks_none),
         HOSTILE_TEST(test_p9_attaching_to_a_file_with_any_word_changed_is_an_error_or_works),
+        HOSTILE_TEST(test_p9_traffic_goes_on_or_is_refused_after_a_word_was_damaged_for_a_moment),
     };
     return cmocka_run_group_tests_name("hostile_words", tests, NULL, NULL);
 }

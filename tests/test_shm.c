@@ -423,7 +423,7 @@ static int poor_child(void *arg)
     struct stage *s = arg;
     ps_bus *a, *b;
     const ps_msg *msg = NULL;
-    struct rlimit before, none = { 0, 0 };
+    struct rlimit before, none = { 4096, 0 };     /* to Linux 0 is the hard limit */
     struct support_message m;
     unsigned char *text = malloc(LARGE);
     CHILD_CHECK(s, text != NULL && getrlimit(RLIMIT_DATA, &before) == 0);

@@ -239,6 +239,8 @@ static uint64_t inproc_memory(struct ps__port *port)
     uint64_t slots = ps__load_rlx(&port->words->slots_high), memory = 8192 + slots * PS__AREA_SIZE;
     if (ps__load_acq(&port->view[0].lane->ring)) memory += bus->ring_size;
     if (ps__load_acq(&port->view[0].lane->loan)) memory += bus->loan_size;
+    for (unsigned i = 0; i < port->members; i++)
+        if (bus->big[i]) memory += PS__BIG_BITS / 8;
     return memory;
 }
 

@@ -21,10 +21,8 @@ static void evict_raise(struct ps__port *port, unsigned r, uint64_t join)
 }
 
 /* Marks the dead: its borrow counts no more, and neither does its interest, until somebody joins in its slot. */
-static void evict_dead(struct ps__port *port, unsigned r)
+static void evict_dead(struct ps__port *port, unsigned r, uint64_t join, uint64_t last)
 {
-    struct ps__reader *reader = port->reader[r];
-    uint64_t last = ps__load_rlx(&reader->join_last), join = ps__load_acq(&reader->join);
     ps__store_rlx(&port->dead[r], last + 1);
     ps__or_rlx(&port->dead_set[r / 64], ps__set_bit(r));
     evict_raise(port, r, join > last ? join : last);
@@ -39,9 +37,11 @@ int ps__evict_look(struct ps__port *port, unsigned r)
     uint64_t now = ps__now_ns(), join = ps__load_acq(&reader->join), cursor = ps__load_acq(&reader->cursor[port->lane]);
     int freed = 0;
     if (now - clock->asked_ns >= EVICT_ASK_NS) {
+        /* Read before the kernel is asked: the slot's next owner, and its join, are not meant. */
+        uint64_t last = ps__load_acq(&reader->join_last);
         clock->asked_ns = now;
         if (!port->env->alive(port, r)) {
-            evict_dead(port, r);
+            evict_dead(port, r, join, last);
             freed = 1;
             goto out;
         }

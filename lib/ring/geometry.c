@@ -48,7 +48,8 @@ static unsigned geometry_log(uint64_t value)
 
 static unsigned geometry_units(uint64_t bytes)
 {
-    return geometry_log((bytes < GEOMETRY_LEAST ? GEOMETRY_LEAST : bytes) / PS__UNIT + (bytes % PS__UNIT != 0));
+    if (bytes < GEOMETRY_LEAST) bytes = GEOMETRY_LEAST;
+    return geometry_log(bytes / PS__UNIT + (bytes % PS__UNIT != 0));
 }
 
 int ps__geometry_wanted(const ps_url *url, struct ps__geometry *g)

@@ -282,6 +282,7 @@ struct ps__port {
     pthread_mutex_t fds;                /* making the two */
     ps__a32 woken, event_set, in_wait, fd_used;
     int armed;                          /* by the dispatching thread */
+    ps__a32 deaf;                       /* nobody can ring us: sleep in slices. Set by env.bell */
     uint64_t sleep_number;              /* of the last sleep; even while awake */
     pthread_mutex_t space;              /* guards the next five: one leader polls, further threads queue */
     pthread_cond_t space_cond;

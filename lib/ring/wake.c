@@ -130,18 +130,6 @@ static void sleep_disarm(struct ps__port *port)
     ps__and_rlx(&port->words->sleepers[port->slot / 64], ~ps__set_bit(port->slot));
 }
 
-void ps__sleep_end(struct ps__port *port)
-{
-    unsigned blocked;
-    if (!ps__load_rlx(&port->fd_used)) return;
-    if (!ps__reader_look(port, &blocked)) {
-        sleep_arm(port);
-        if (!ps__reader_look(port, &blocked)) return;
-        sleep_disarm(port);
-    }
-    wake_signal(port);
-}
-
 /* ------------------------------------------------------------------ asleep for space */
 
 /* Under port->space, without a leader. 1: it was not armed before, so what came before must be looked at. */
@@ -238,7 +226,7 @@ static int space_again(struct ps__port *port)
     return space_room(port, ps__load_rlx(&port->want_units), 1);
 }
 
-/* With a descriptor that somebody polls: look again in a while, for a dropped lock rings nobody. */
+/* With a descriptor that somebody polls: look again in a while, for a dropped lock rings nobody, and nobody rings the deaf. */
 static void space_timer(struct ps__port *port, int ms)
 {
     pthread_mutex_lock(&port->fds);
@@ -305,10 +293,24 @@ void ps__sleep_begin(struct ps__port *port)
     if (!ps__load_rlx(&port->fd_used)) return;
     sleep_disarm(port);
     wake_clear(port);
+    if (ps__load_rlx(&port->deaf)) space_timer(port, 0);
     if (PS_LIKELY(!ps__load_rlx(&port->want_space))) return;
     int rung = space_rung(port) || space_again(port);
     if (rung) ps__store_rlx(&port->want_space, 0);      /* this dispatch tells it */
     space_timer(port, rung ? 0 : PS__SLICE_MS);
+}
+
+void ps__sleep_end(struct ps__port *port)
+{
+    unsigned blocked;
+    if (!ps__load_rlx(&port->fd_used)) return;
+    if (!ps__reader_look(port, &blocked)) {
+        sleep_arm(port);
+        if (ps__load_rlx(&port->deaf)) space_timer(port, PS__SLICE_MS);
+        if (!ps__reader_look(port, &blocked)) return;
+        sleep_disarm(port);
+    }
+    wake_signal(port);
 }
 
 /* ------------------------------------------------------------------ wait, fd */
@@ -344,7 +346,7 @@ static int wait_sleep(struct ps__port *port, uint64_t deadline_ns)
         space = 1;
     }
     uint64_t slice = 0;
-    if (blocked < PS_MEMBERS_MAX || !has_slot || space) slice = ps__deadline_ns(PS__SLICE_MS);
+    if (blocked < PS_MEMBERS_MAX || !has_slot || space || ps__load_rlx(&port->deaf)) slice = ps__deadline_ns(PS__SLICE_MS);
 #ifndef PS_TEST_HOOKS
     else slice = ps__deadline_ns(WAKE_INSURANCE_MS);
 #endif

@@ -128,7 +128,11 @@ int ps__bell_bind(struct ps__port *port, int which)
     }
     if (!ps__kept_valid(&shm->bell[which])) return -EBADF;      /* closed behind our back */
     if (!shm->bound[which]) {
-        if ((err = doorbell_bind(shm, shm->bell[which].fd, which))) return err;
+        err = doorbell_bind(shm, shm->bell[which].fd, which);
+        /* Abstract names are free to all: a stranger who sits on ours must not keep us from sleeping. Tried again next time. */
+        ps__store_rlx(&port->deaf, err == -EADDRINUSE && which == PS__BELL_MESSAGE);
+        if (err == -EADDRINUSE) return shm->bell[which].fd;
+        if (err) return err;
         shm->bound[which] = 1;
     } else if ((err = doorbell_rebind(shm, which))) {
         return err;

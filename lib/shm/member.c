@@ -13,6 +13,8 @@
 #include <unistd.h>
 
 
+#define MEMBER_CLEAN 4096               /* the second byte of a slot, behind the first bytes of all */
+
 static struct flock member_range(off_t slot, off_t count, short type)
 {
     struct flock lock = { 0 };
@@ -32,8 +34,18 @@ int ps__slot_try(struct ps__shm *shm, unsigned slot)
 
 void ps__slot_drop(struct ps__shm *shm, unsigned slot)
 {
-    struct flock lock = member_range(slot, 1, F_UNLCK);
-    if (ps__kept_valid(&shm->lock)) (void)fcntl(shm->lock.fd, F_OFD_SETLK, &lock);
+    struct flock clean = member_range(MEMBER_CLEAN + slot, 1, F_UNLCK), lock = member_range(slot, 1, F_UNLCK);
+    if (!ps__kept_valid(&shm->lock)) return;
+    (void)fcntl(shm->lock.fd, F_OFD_SETLK, &clean);     /* first, so that the next owner finds it free */
+    (void)fcntl(shm->lock.fd, F_OFD_SETLK, &lock);
+}
+
+/* The slot is clean: from now on what stands in it counts. */
+static int member_declare(struct ps__shm *shm)
+{
+    struct flock clean = member_range(MEMBER_CLEAN + (off_t)shm->port.slot, 1, F_WRLCK);
+    if (fcntl(shm->lock.fd, F_OFD_SETLK, &clean) == 0) return 0;
+    return ps__fail(PS_EBUSY, "slot %u is locked by somebody who does not own it", shm->port.slot);
 }
 
 int ps__slot_last(struct ps__shm *shm)
@@ -43,10 +55,14 @@ int ps__slot_last(struct ps__shm *shm)
     return fcntl(shm->lock.fd, F_OFD_SETLK, &lock) == 0;        /* a failure changes nothing */
 }
 
-/* Not to be asked of the own slot: one's own description always says "free". */
+/*
+ * Does what stands in the slot belong to a living process? Its second byte tells: it is locked once the slot is clean. With the
+ * first byte alone, a newcomer stopped before it has cleaned up would keep a dead reader's gate closed for as long.
+ * Not to be asked of the own slot: one's own description always says "free".
+ */
 int ps__slot_alive(struct ps__shm *shm, unsigned slot)
 {
-    struct flock lock = member_range(slot, 1, F_WRLCK);
+    struct flock lock = member_range(MEMBER_CLEAN + slot, 1, F_WRLCK);
     if (!ps__kept_valid(&shm->lock)) return 1;                  /* cannot ask, so nobody is declared dead */
     if (fcntl(shm->lock.fd, F_OFD_GETLK, &lock)) return 1;
     return lock.l_type != F_UNLCK;
@@ -167,6 +183,8 @@ int ps__slot_move_in(struct ps__shm *shm)
         if (ps__ring_recover(port, &port->own)) ps__bump(&port->corrupt, 1);
     }
     ps__port_introduce(port, shm->label);
+    int err = member_declare(shm);
+    if (err) return err;
     ps__fence_sc();                     /* SYNC(space): the old owner no longer gates; whoever waits for it looks again */
     for (unsigned l = 0; l < port->lanes; l++) ps__wake_waiters(port, l);
     return 0;
@@ -186,8 +204,8 @@ void ps__slot_move_out(struct ps__shm *shm)
 int ps__slot_repair(struct ps__port *port, unsigned slot)
 {
     struct ps__shm *shm = (struct ps__shm *)(void *)port;
-    if (port->observe || slot == port->slot || ps__slot_alive(shm, slot)) return 0;
-    if (!ps__slot_try(shm, slot)) return 0;             /* somebody else takes it or repairs it */
+    if (port->observe || slot == port->slot) return 0;
+    if (!ps__slot_try(shm, slot)) return 0;             /* its owner lives, or somebody else takes it or repairs it */
     struct ps__view view = { 0 };
     int done = 0, fd = ps__shm_data_fd(shm);
     void *page = MAP_FAILED;
@@ -207,3 +225,4 @@ int ps__slot_repair(struct ps__port *port, unsigned slot)
     return done;
 }
 
+#undef MEMBER_CLEAN

@@ -10,7 +10,8 @@
  *   then    + slot*128K   large interest filter          reserved when it is needed
  *   then    + slot*stride cells, payload; loans          reserved at the owner's first publish, first loan
  *
- * Locks lie far beyond the data, one byte a slot; whoever holds it is alive, says the kernel.
+ * Locks lie far beyond the data, two bytes a slot; whoever holds the first owns the slot, and while the second is locked what
+ * stands in the slot belongs to a living process: so says the kernel.
  */
 #ifndef PS_SHM_H
 #define PS_SHM_H
