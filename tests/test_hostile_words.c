@@ -23,59 +23,66 @@ static size_t used_pages(const uint64_t *map, size_t words, size_t *page, size_t
 
 #define MOST_PAGES 256
 
+struct field {
+    uint64_t *map;
+    size_t words, pages, page[MOST_PAGES];
+};
+
+/* A fresh bus with some traffic on it, and its bytes. */
+static int field_new(struct field *f, struct house *h)
+{
+    house_close(h);
+    if (f->map)
+        munmap(f->map, f->words * 8);
+    unlink(scratch_file("bus"));
+    for (int i = 0; i < 6; i++)
+        house_round(h);
+    if (house_open(h) != 0 || !(f->map = map_file(&f->words)))
+        return -1;
+    f->pages = used_pages(f->map, f->words, f->page, MOST_PAGES);
+    return 0;
+}
+
 /* What a word can do is seen at the next few operations; then it is put back, unless somebody has written it since. */
 static int words_victim(void *arg)
 {
     struct scene *sc = arg;
     struct house h = { .scene = sc };
-    size_t page[MOST_PAGES], words = 0, pages = 0;
-    uint64_t *map = NULL, fresh = ~UINT64_C(0);
+    struct field f = { 0 };
+    int stale = 1;
     limit_memory();
     for (uint64_t at = sc->from; ; at++) {
         sc->offset = at;
-        if (house_open(&h) != 0)
-            return 3;
-        if (!map || fresh != sc->fresh || at % 128 == 0) {
-            /* A fresh bus now and then, so that old damage does not hide what new damage does. */
-            house_close(&h);
-            if (map)
-                munmap(map, words * 8);
-            unlink(scratch_file("bus"));
-            if (house_open(&h) != 0)
-                return 3;
-            for (int i = 0; i < 12; i++)
-                house_round(&h);
-            if (house_open(&h) != 0 || !(map = map_file(&words)))
-                return 3;
-            fresh = sc->fresh;
-            pages = used_pages(map, words, page, MOST_PAGES);
-        }
-        if (at / 512 >= pages)
-            break;
-        _Atomic uint64_t *word = (_Atomic uint64_t *)(map + page[at / 512] * 512 + at % 512);
-        /* A page of payload is alike all over. */
-        if (atomic_load(word) == 0 && at % 16 != 0)
-            continue;
         for (unsigned i = 0; i < EVILS; i++) {
+            uint64_t fresh = sc->fresh, before;
+            if ((stale || at % 128 == 0) && i % 5 == 0 && field_new(&f, &h) != 0)
+                return 3;
+            if (at / 512 >= f.pages) {
+                house_close(&h);
+                return 0;
+            }
+            _Atomic uint64_t *word = (_Atomic uint64_t *)(f.map + f.page[at / 512] * 512 + at % 512);
+            /* A page of zeros is alike all over. */
+            if (atomic_load(word) == 0 && at % 16 != 0)
+                break;
             /* The lanes are full of messages that nobody has read when it happens. */
-            int broken = house_fill(&h);
+            house_fill(&h);
             uint64_t old = atomic_load(word), value = evil(old, i);
             sc->value = value;
             atomic_store(word, value);
-            broken |= house_read(&h);
+            int broken = house_read(&h);
             broken |= house_round(&h);
             atomic_compare_exchange_strong(word, &value, old);
-            if (broken) {
+            if (broken)
                 house_mend(&h);
-                if (house_open(&h) != 0)
-                    return 3;
-            }
-            if (fresh != sc->fresh)
-                break;
+            /* A bus on which little moves any more would hide what the next word does. */
+            before = sc->delivered;
+            house_round(&h);
+            stale = sc->delivered - before < 40 || fresh != sc->fresh;
+            if (stale && field_new(&f, &h) != 0)
+                return 3;
         }
     }
-    house_close(&h);
-    return 0;
 }
 
 /* Runs a victim over all words, again behind each word that broke it. */

@@ -478,10 +478,10 @@ int main(int argc, char **argv)
             r->value[rep] = r->measure();
             double after = r->once ? 0 : probe();
             r->far[rep] = before > after ? before : after;
-            fprintf(stderr, "\r%d/%d %-60s", rep + 1, reps, r->what);
+            if (isatty(2)) fprintf(stderr, "\r%d/%d %-60s", rep + 1, reps, r->what);
         }
     }
-    fprintf(stderr, "\r%-70s\r", "");
+    if (isatty(2)) fprintf(stderr, "\r%-70s\r", "");
     print_table(reps);
     return 0;
 }
