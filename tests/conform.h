@@ -105,8 +105,8 @@ int conform_teardown(void **state);
 #define conform_test(f) { #f, f, conform_setup, conform_teardown, NULL }
 #define CONFORM_AREA(area) const struct conform_area area = { tests, sizeof tests / sizeof tests[0] }
 
-extern const struct conform_area conform_open_area, conform_publish_area, conform_subscribe_area, conform_dispatch_area,
-                                 conform_stop_area, conform_descriptor_area, conform_full_area, conform_evict_area,
+extern const struct conform_area conform_open_area, conform_publish_area, conform_subscribe_area, conform_barrier_area,
+                                 conform_dispatch_area, conform_stop_area, conform_descriptor_area, conform_full_area, conform_evict_area,
                                  conform_loan_area, conform_inspect_area, conform_life_area, conform_close_area;
 
 #endif

@@ -22,6 +22,7 @@ static size_t used_pages(const uint64_t *map, size_t words, size_t *page, size_t
 }
 
 #define MOST_PAGES 256
+#define HEALTHY    90                   /* deliveries of a round; 115 when all goes well */
 
 struct field {
     uint64_t *map;
@@ -78,7 +79,7 @@ static int words_victim(void *arg)
             /* A bus on which little moves any more would hide what the next word does. */
             before = sc->delivered;
             house_round(&h);
-            stale = sc->delivered - before < 40 || fresh != sc->fresh;
+            stale = sc->delivered - before < HEALTHY || fresh != sc->fresh;
             if (stale && field_new(&f, &h) != 0)
                 return 3;
         }

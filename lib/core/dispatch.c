@@ -40,6 +40,7 @@ static void dispatch_deliver(ps_bus *bus, const ps_record *record)
     ps_msg msg = { record->topic.text, record->topic.len, record->data, record->size, record->sequence, record->lost,
                    record->publisher, NULL, NULL };
     struct ps__frame frame = { bus, ps__frames };
+    uint64_t generation = bus->generation;
     ps__frames = &frame;
     while (subs->match_next < subs->match_count) {
         struct ps_sub *sub = subs->match[subs->match_next++];
@@ -53,11 +54,12 @@ static void dispatch_deliver(ps_bus *bus, const ps_record *record)
         }
         /* release: whoever waits for it sees what the handler did */
         atomic_store_explicit(&bus->running, NULL, memory_order_release);
-        if (PS_UNLIKELY(ps__load_rlx(&bus->closing) || ps__forked(bus))) break;
+        if (PS_UNLIKELY(bus->generation != generation)) break;  /* a child's ps_after_fork: the subscription is gone */
         if (PS_UNLIKELY(sub->destroy_after)) {
             sub->destroy_after = 0;
             if (sub->destroy) sub->destroy(sub->user);
         }
+        if (PS_UNLIKELY(ps__load_rlx(&bus->closing) || ps__forked(bus))) break;
     }
     ps__frames = frame.outer;
 }
@@ -192,11 +194,13 @@ void ps_stop(ps_bus *bus)
 int ps_fd(ps_bus *bus)
 {
     if (!bus) return ps__fail(PS_EINVAL, "bus is NULL");
-    int err = ps__enter(bus), error = errno;
+    int err = ps__enter(bus), error = errno, cancel;
     if (err) return err;
+    cancel = ps__cancel_off();
     int fd = bus->transport->fd ? bus->transport->fd(bus->state)
                                 : ps__fail(PS_ENOTSUP, "%s has no descriptor", bus->transport->scheme);
     ps__leave(bus);
+    ps__cancel_restore(cancel);
     errno = error;
     return fd;
 }

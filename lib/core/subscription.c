@@ -43,9 +43,33 @@ int ps__subs_open(struct ps__subs *subs)
 static void subscription_found(struct ps__subs *subs, struct ps_sub *sub)
 {
     if (subs->match_count == subs->match_room) return;  /* only in a look-up that a change has overtaken */
-    uint32_t at = subs->match_count++;
-    for (; at > 0 && subs->match[at - 1]->number > sub->number; at--) subs->match[at] = subs->match[at - 1];
-    subs->match[at] = sub;
+    subs->match[subs->match_count++] = sub;
+}
+
+static void subscription_sift(struct ps_sub **match, uint32_t at, uint32_t count)
+{
+    struct ps_sub *sub = match[at];
+    for (uint32_t child; (child = 2 * at + 1) < count; at = child) {
+        if (child + 1 < count && match[child + 1]->number > match[child]->number) child++;
+        if (match[child]->number <= sub->number) break;
+        match[at] = match[child];
+    }
+    match[at] = sub;
+}
+
+/* Delivered in the order of subscription. In place, for dispatch allocates nothing. */
+static void subscription_sort(struct ps__subs *subs)
+{
+    struct ps_sub **match = subs->match;
+    uint32_t count = subs->match_count;
+    if (PS_LIKELY(count < 2)) return;
+    for (uint32_t i = count / 2; i-- > 0;) subscription_sift(match, i, count);
+    while (--count > 0) {
+        struct ps_sub *last = match[count];
+        match[count] = match[0];
+        match[0] = last;
+        subscription_sift(match, 0, count);
+    }
 }
 
 /* A chain that changes under us may lead anywhere, but never in a circle for ever: bounded by what there can be. */
@@ -98,6 +122,7 @@ int ps__subs_match(struct ps_host *host, const ps_topic *topic)
     subscription_look_up(bus, topic);
     pthread_mutex_unlock(&subs->lock);
 out:
+    subscription_sort(subs);
     subs->match_next = 0;
     return subs->match_count != 0;
 }
@@ -210,6 +235,8 @@ void ps__subs_sweep(struct ps__subs *subs)
 static void subscription_clear(struct ps__subs *subs)
 {
     struct ps__table *table = subs->table;
+    for (struct ps_sub *sub = subs->graves; sub; sub = sub->grave)      /* its handler forked, or the like, and never came back */
+        if (sub->destroy_after && sub->destroy) sub->destroy(sub->user);
     for (uint32_t b = 0; b <= table->mask; b++) {
         for (struct ps_sub *sub = table->bucket[b], *next; sub; sub = next) {
             next = sub->next;
@@ -284,12 +311,15 @@ int ps_subscribe(ps_bus *bus, const char *filter, ps_handler handler, void *user
     ps_filter parsed;
     if (out) *out = NULL;
     if (!bus) return ps__fail(PS_EINVAL, "bus is NULL");
-    int error = errno, err = subscription_options(given, &options);
+    int error = errno, cancel = ps__cancel_off(), err = subscription_options(given, &options);
     if (!err) err = ps__filter_parse(filter, (options.flags & PS_EXACT) != 0, bus->host.seed, &parsed);
     if (!err && options.flags & PS_BORROW && !(bus->transport->can & PS_CAN_BORROW))
         err = ps__fail(PS_ENOTSUP, "%s has no PS_BORROW", bus->transport->scheme);
     if (!err) err = ps__enter(bus);
-    if (err) return err;
+    if (err) {
+        ps__cancel_restore(cancel);
+        return err;
+    }
     struct ps_sub *sub = calloc(1, sizeof *sub + parsed.len + 1);
     if (!sub) {
         err = ps__fail(PS_ENOMEM, "no memory for a subscription");
@@ -308,6 +338,7 @@ int ps_subscribe(ps_bus *bus, const char *filter, ps_handler handler, void *user
         if (err) free(sub);
     }
     ps__leave(bus);
+    ps__cancel_restore(cancel);
     errno = error;
     return err;
 }
@@ -342,7 +373,7 @@ int ps_unsubscribe(ps_sub *sub)
     ps_bus *bus = sub->bus;
     int err = ps__enter(bus);
     if (err) return err;
-    int error = errno, inside = ps__own_dispatch(bus);
+    int error = errno, cancel = ps__cancel_off(), inside = ps__own_dispatch(bus);
     void (*destroy)(void *) = sub->destroy;
     void *user = sub->user;
     ps__store_rlx(&sub->dead, 1);
@@ -355,6 +386,7 @@ int ps_unsubscribe(ps_sub *sub)
             if (ps__wait_begin(bus, 0, NULL)) {
                 ps__store_rlx(&sub->dead, 0);   /* its handler runs all the while: no message was passed over */
                 ps__leave(bus);
+                ps__cancel_restore(cancel);
                 return ps__fail(PS_EBUSY, "two handlers would wait for each other");
             }
             for (unsigned step = 0; atomic_load_explicit(&bus->running, memory_order_acquire) == sub;) ps__wait_step(&step);
@@ -363,6 +395,7 @@ int ps_unsubscribe(ps_sub *sub)
     }
     subscription_remove(bus, sub);
     ps__leave(bus);                             /* destroy may close the bus */
+    ps__cancel_restore(cancel);
     if (destroy) destroy(user);
     errno = error;
     return 0;

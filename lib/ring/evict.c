@@ -25,6 +25,12 @@ static void evict_dead(struct ps__port *port, unsigned r, uint64_t join, uint64_
 {
     ps__store_rlx(&port->dead[r], last + 1);
     ps__or_rlx(&port->dead_set[r / 64], ps__set_bit(r));
+    /* A newcomer may have moved in meanwhile, and its subscriptions been looked at before the mark was there. */
+    ps__fence_sc();
+    if (ps__load_rlx(&port->reader[r]->join_last) != last) {
+        ps__store_rlx(&port->dead[r], 0);
+        ps__and_rlx(&port->dead_set[r / 64], ~ps__set_bit(r));
+    }
     evict_raise(port, r, join > last ? join : last);
 }
 

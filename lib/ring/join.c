@@ -74,7 +74,6 @@ static void join_gates(struct ps__port *port)
 void ps__reader_leave(struct ps__port *port)
 {
     if (!ps__load_rlx(&port->joined)) return;
-    port->borrow_left = port->borrowing != 0;   /* a pull handle's, between two ps_next */
     if (ps__has_slot(port)) {
         struct ps__about *about = port->about[port->slot];
         ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) & ~(uint64_t)PS__ABOUT_READS);
@@ -129,7 +128,7 @@ void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, 
     (void)flags;
     if (ps__has_slot(port)) ps__interest_remove(port, filter);
     if (!last) return;
-    if (idle) {
+    if (idle && !port->borrowing) {     /* a pull handle may still look into the ring: then its next call leaves */
         ps__reader_leave(port);
     } else {
         ps__store_rel(&port->leave_pending, 1);         /* the dispatching thread leaves; wake it if it sleeps */
@@ -147,16 +146,21 @@ void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count)
     if (ps__has_slot(port)) ps__store_rlx(&port->about[port->slot]->lost, ps__load_rlx(&port->lost));
 }
 
+/* Has this lane evicted the handle's present join? */
+int ps__reader_evicted(struct ps__port *port, unsigned lane)
+{
+    if (port->lossy || !ps__has_slot(port)) return 0;
+    uint64_t evicted = ps__load_rlx(&port->view[lane].lane->evicted[port->slot]);
+    return evicted >= port->join_number && evicted <= JOIN_HOSTILE;
+}
+
 /* Evicted by some lane: add up what is gone there and gate again, under a new number. Never inside a borrow. */
 void ps__reader_rejoin_if_evicted(struct ps__port *port)
 {
     if (port->lossy || !ps__has_slot(port)) return;
     unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high), l;
     if (high > port->lanes) high = port->lanes;
-    for (l = 0; l < high; l++) {
-        uint64_t evicted = ps__load_rlx(&port->view[l].lane->evicted[port->slot]);
-        if (evicted >= port->join_number && evicted <= JOIN_HOSTILE) break;
-    }
+    for (l = 0; l < high && !ps__reader_evicted(port, l); l++) { }
     if (l == high) return;
     ps__bump(&port->evicted, 1);
     uint64_t before[PS_MEMBERS_MAX];

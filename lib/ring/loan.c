@@ -11,7 +11,7 @@
 #include <stdlib.h>
 
 struct loan_extent { uint64_t offset, bytes; };
-struct loan_flight { uint64_t offset, bytes; uint32_t seq; };
+struct loan_flight { uint64_t offset, bytes, number; };
 
 struct ps__loans {
     pthread_mutex_t lock;               /* everything here, and the leases of the handles; never held while waiting */
@@ -77,30 +77,43 @@ static int loan_take(struct ps__loans *loans, uint64_t bytes, uint64_t *offset)
     return 0;
 }
 
+/* Chunks of cells before it may be written again from now on. */
+static void loan_floor(struct ps__lane *lane, uint64_t number)
+{
+    if ((int64_t)(number - ps__load_rlx(&lane->loan_floor)) > 0) ps__store_rlx(&lane->loan_floor, number);
+    /* SYNC(loan) release fence, other end reader_intact: who has seen a byte of the next owner's data sees the floor. */
+    ps__fence_rel();
+}
+
 /* Chunks whose cells limit has passed are free. */
 static void loan_reclaim(struct ps__port *port)
 {
     struct ps__loans *loans = port->loans;
     struct ps__lane *lane = port->own.lane;
-    uint32_t limit = ps__seq(ps__load_acq(&lane->limit)), floor = 0;    /* SYNC(limit) */
+    uint32_t limit = ps__seq(ps__load_acq(&lane->limit));       /* SYNC(limit) */
+    uint64_t floor = 0;
     int any = 0;
-    while (loans->count && ps__diff(loans->flight[loans->first].seq, limit) < 0) {
+    while (loans->count && ps__diff((uint32_t)loans->flight[loans->first].number, limit) < 0) {
         struct loan_flight *oldest = &loans->flight[loans->first];
         loan_give(loans, oldest->offset, oldest->bytes);
-        floor = oldest->seq + 1;
+        floor = oldest->number + 1;
         any = 1;
         loans->first = (loans->first + 1) & (loans->room - 1);
         loans->count--;
     }
-    if (!any) return;
-    if (ps__diff(floor, (uint32_t)ps__load_rlx(&lane->loan_floor)) > 0) ps__store_rlx(&lane->loan_floor, floor);
-    /* SYNC(loan) release fence, other end reader_intact: who has seen a byte of the next owner's data sees the floor. */
-    ps__fence_rel();
+    if (any) loan_floor(lane, floor);
 }
 
-static void loan_fly(struct ps__loans *loans, uint64_t offset, uint64_t bytes, uint32_t seq)
+static void loan_fly(struct ps__loans *loans, uint64_t offset, uint64_t bytes, uint64_t number)
 {
-    loans->flight[(loans->first + loans->count++) & (loans->room - 1)] = (struct loan_flight){ offset, bytes, seq };
+    loans->flight[(loans->first + loans->count++) & (loans->room - 1)] = (struct loan_flight){ offset, bytes, number };
+}
+
+/* What a chunk takes of the area: never empty, so one byte more than asked for, and never more than there is. */
+static uint64_t loan_extent_of(const struct ps__view *view, uint64_t size)
+{
+    uint64_t bytes = (size + PS__UNIT) & ~(uint64_t)(PS__UNIT - 1);
+    return bytes < view->loan_bytes ? bytes : view->loan_bytes;
 }
 
 /* The list of a fresh area, or of one that a former owner used: what cells between limit and tail point to is in flight. */
@@ -122,11 +135,14 @@ static int loan_rebuild(struct ps__port *port)
     loans->first = loans->count = 0;
     loans->free_count = 1;
     loans->free[0] = (struct loan_extent){ 0, view->loan_bytes };
+    uint64_t base = ps__load_rlx(&view->lane->base);
     uint32_t seq = ps__seq(ps__load_acq(&view->lane->limit)), end = ps__seq(ps__load_rlx(&view->lane->tail));
-    for (uint32_t i = 0; i < view->cells && seq != end; i++, seq++) {
+    uint64_t number = base + (uint64_t)(int64_t)ps__diff(seq, (uint32_t)base);
+    loan_floor(view->lane, number);             /* all that limit has passed is handed out as free */
+    for (uint32_t i = 0; i < view->cells && seq != end; i++, seq++, number++) {
         struct ps__cell *cell = &view->cell[seq & (view->cells - 1)];
         if ((uint32_t)ps__load_acq(&cell->stamp) != seq + 1 || (ps__load_rlx(&cell->meta) & 0xff) != PS__KIND_LOAN) continue;
-        uint64_t offset, bytes = (ps__load_rlx(&cell->size) + (uint64_t)PS__UNIT) & ~(uint64_t)(PS__UNIT - 1);
+        uint64_t offset, bytes = loan_extent_of(view, ps__load_rlx(&cell->size));
         ps__copy_out(&offset, cell->data, 8);
         uint32_t at = 0;                /* the free extent it lies in: none, or sticking out, is garbage */
         while (at < loans->free_count && loans->free[at].offset + loans->free[at].bytes <= offset) at++;
@@ -141,7 +157,7 @@ static int loan_rebuild(struct ps__port *port)
         memmove(&loans->free[at], &loans->free[at + 1], (--loans->free_count - at) * sizeof hit);
         if (offset > hit.offset) loan_give(loans, hit.offset, offset - hit.offset);
         if (hit.offset + hit.bytes > offset + bytes) loan_give(loans, offset + bytes, hit.offset + hit.bytes - offset - bytes);
-        loan_fly(loans, offset, bytes, seq);
+        loan_fly(loans, offset, bytes, number);
     }
     return 0;
 }
@@ -173,9 +189,7 @@ static int loan_try(struct ps__port *port, const ps_topic *topic, size_t size, v
 {
     struct ps__loans *loans = port->loans;
     struct ps__lease *lease = NULL;
-    /* One byte more than asked for, so that a chunk is never empty and the size in the cell tells its extent. */
-    uint64_t offset, bytes = ((uint64_t)size + PS__UNIT) & ~(uint64_t)(PS__UNIT - 1);
-    if (bytes > port->own.loan_bytes) bytes = port->own.loan_bytes;
+    uint64_t offset, bytes = loan_extent_of(&port->own, size);
     int cancel = ps__cancel_off(), err = 0;
     *waits = 0;
     pthread_mutex_lock(&loans->lock);
@@ -188,7 +202,7 @@ static int loan_try(struct ps__port *port, const ps_topic *topic, size_t size, v
         if (!loan_take(loans, bytes, &offset)) {
             err = PS_EAGAIN;
             *waits = loans->count != 0;
-            if (*waits) *oldest = loans->flight[loans->first].seq;
+            if (*waits) *oldest = (uint32_t)loans->flight[loans->first].number;
         }
     }
     if (!err) {
@@ -229,6 +243,8 @@ int ps__port_loan(void *state, const ps_topic *topic, size_t size, void **data, 
     int err = ps__port_ready(port);
     if (!err) err = loan_ready(port);
     if (err) return err;
+    if (size > port->own.loan_bytes)            /* the private one; the bus's word may say anything */
+        return ps__fail(PS_EMSGSIZE, "%zu bytes; this bus lends %llu (loans=)", size, (unsigned long long)port->own.loan_bytes);
     err = loan_once(port, topic, size, data);
     if (err != PS_EAGAIN) return err;
     if (wait && port->block_ms) {
@@ -251,7 +267,7 @@ int ps__loans_again(struct ps__port *port)
     uint32_t oldest = 0;
     pthread_mutex_lock(&loans->lock);
     int any = loans->count != 0;
-    if (any) oldest = loans->flight[loans->first].seq;
+    if (any) oldest = (uint32_t)loans->flight[loans->first].number;
     pthread_mutex_unlock(&loans->lock);
     return any && ps__ring_pass(port, oldest);
 }
@@ -285,7 +301,7 @@ int ps__loans_put(struct ps__port *port, const struct ps__message *m, uint64_t *
     int err = ps__ring_put(port, m, stamp);
     if (!err) {
         if (loans->count == loans->room) loan_reclaim(port);    /* at most cells of them lie between limit and tail */
-        loan_fly(loans, m->lease->offset, m->lease->bytes, (uint32_t)(*stamp - 1));
+        loan_fly(loans, m->lease->offset, m->lease->bytes, *stamp - 1);
         m->lease->sent = 1;
     }
     pthread_mutex_unlock(&loans->lock);

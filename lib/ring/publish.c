@@ -16,10 +16,9 @@ int ps__port_ready(struct ps__port *port)
             uint64_t tail = ps__load_rlx(&port->own.lane->tail);
             ps__store_rlx(&port->mark_seq, ps__seq(tail));
             ps__store_rlx(&port->mark_pos, ps__pos(tail));
-            struct ps__geometry g;
             port->first_number = ps__lane_tail(port->own.lane);
-            ps__port_geometry(port, &g);
-            ps__store_rlx(&port->message_max, ps__message_max(&g));
+            uint64_t quarter = (uint64_t)port->own.units * PS__UNIT / 4, most = (uint64_t)UINT32_MAX - 65535;
+            ps__store_rlx(&port->message_max, quarter < most ? quarter : most);     /* of what is mapped, not of a word */
             struct ps__about *about = port->about[port->slot];
             ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_SENDS);
             ps__store_rel(&port->ready, 1);                     /* SYNC(setup) release */
@@ -52,6 +51,9 @@ static int publish_once(struct ps__port *port, const struct ps__message *m)
     int err = ps__port_ready(port);
     if (PS_UNLIKELY(err)) return err;
     if (PS_UNLIKELY(publish_fenced(port))) return PS_EFENCED;
+    if (PS_UNLIKELY(!m->lease && m->size > ps__load_rlx(&port->message_max)))      /* the bus's word said more */
+        return ps__fail(PS_EMSGSIZE, "%zu bytes; this bus takes %llu (bytes= / 4)", m->size,
+                        (unsigned long long)ps__load_rlx(&port->message_max));
     err = m->lease ? ps__loans_put(port, m, &stamp) : ps__ring_put(port, m, &stamp);
     if (PS_UNLIKELY(err)) return err;
     if (port->shared_lane) ps__add_rlx(&port->published, 1);    /* in a lane of its own the numbers tell */
@@ -98,7 +100,7 @@ int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_
     if (PS_UNLIKELY(size > most)) {             /* or the lane is not reserved yet */
         struct ps__geometry g;
         ps__port_geometry(port, &g);
-        most = ps__message_max(&g);
+        if (!most) most = ps__message_max(&g);
         if (size > most)
             return ps__fail(PS_EMSGSIZE, "%zu bytes; this bus takes %llu (bytes= / 4)", size, (unsigned long long)most);
     }

@@ -7,6 +7,7 @@
  * cell, checked against private geometry, and only then used; every loop has a private bound.
  */
 #include "ring.h"
+#include <errno.h>
 #include <stdlib.h>
 
 #define READER_RESYNCS 64                       /* jumps over garbage in one call */
@@ -71,7 +72,7 @@ static int reader_intact(struct ps__port *port, unsigned lane, const struct ps__
     port->copy_tail = ps__seq(tail);
     if (ps__seq(tail) - (uint32_t)c > view->cells) return 0;
     if (ps__message_units(kind, m->size, m->meta >> 8) && ps__pos(tail) - m->pos > view->units) return 0;
-    if (kind == PS__KIND_LOAN && ps__diff((uint32_t)ps__load_rlx(&words->loan_floor), (uint32_t)c) > 0) return 0;   /* SYNC(loan) */
+    if (kind == PS__KIND_LOAN && (int64_t)(ps__load_rlx(&words->loan_floor) - c) > 0) return 0;     /* SYNC(loan) */
     return ps__load_rlx(&view->cell[c & (view->cells - 1)].stamp) == m->stamp;
 }
 
@@ -167,24 +168,22 @@ static void reader_release(struct ps__port *port)
     port->borrowing = 0;
     ps__store_rel(&port->reader[port->slot]->borrow, 0);        /* SYNC(borrow) release: handlers have done with it */
     port->copy_at++;
-    if (port->borrow_left) {
-        port->borrow_left = 0;
-        return;
-    }
     port->next[lane]++;
     ps__reader_show(port, lane);
 }
 
-/* Publishes the cursor often enough: every 64 messages or an eighth, at each when more than a quarter behind. */
+/*
+ * Each message moves the cursor that publishers see, so that a reader with a slow handler is seen to move. The fence, and the
+ * look who waits for room, come every 64 messages or an eighth of the ring: who waits looks every 10 ms by itself.
+ */
 static void reader_advance(struct ps__port *port, unsigned lane)
 {
-    uint32_t cells = port->view[lane].cells;
     port->next[lane]++;
     port->copy_at++;
     uint64_t unshown = port->next[lane] - port->shown[lane];
-    uint32_t behind = port->copy_tail - (uint32_t)port->next[lane];
-    if (unshown >= PS__BATCH || unshown >= cells / 8 || (behind > cells / 4 && unshown >= PS__COPIES))
-        ps__reader_show(port, lane);
+    if (unshown >= PS__BATCH || unshown >= port->view[lane].cells / 8) ps__reader_show(port, lane);
+    /* SYNC(cursor) release, as in ps__reader_show. */
+    else if (ps__has_slot(port)) ps__store_rel(&port->reader[port->slot]->cursor[lane], port->next[lane]);
 }
 
 static int reader_unwanted(struct ps__port *port, unsigned lane)
@@ -214,7 +213,7 @@ static int reader_take(struct ps__port *port, unsigned lane, const struct ps__co
     record->data = at.data;
     if (at.data_shared) {
         if (!m->size || !port->host->borrows(port->host) || !reader_borrow(port, lane, m)) {
-            int err = reader_buffer(port, m->size + 1u);
+            int err = reader_buffer(port, (size_t)m->size + 1);
             if (err) return err;
             if ((m->meta & 0xff) == PS__KIND_LOAN) ps__copy_out_plain(port->buffer, at.data, m->size);
             else ps__copy_out(port->buffer, at.data, m->size);
@@ -284,6 +283,11 @@ static int reader_step(struct ps__port *port, unsigned lane, ps_record *record, 
     const struct ps__copy *copy = reader_copy(port, lane);
     if (PS_LIKELY(copy != NULL)) return reader_take(port, lane, copy, record, resyncs);
     const struct ps__view *view = &port->view[lane];
+    if (PS_UNLIKELY(ps__reader_evicted(port, lane))) {          /* gate again before going on: ps_run may never begin anew */
+        (*resyncs)++;
+        ps__reader_rejoin_if_evicted(port);
+        return READER_SKIPPED;
+    }
     uint64_t stamp = ps__load_acq(&view->cell[port->next[lane] & (view->cells - 1)].stamp), want = port->next[lane] + 1;
     if (stamp == 0 || (int64_t)(stamp - want) < 0) return READER_NOTHING;
     if (stamp == want) {
@@ -373,6 +377,27 @@ int ps__port_next(void *state, ps_record *record)
     return rc;
 }
 
+/* A lane that has stood before the same unfinished claim for a slice: perhaps its owner is dead. */
+static void reader_unstick(struct ps__port *port)
+{
+    uint64_t now = ps__now_coarse_ms();
+    unsigned lane;
+    if (port->shared_lane || now - port->stuck_ms < PS__SLICE_MS) return;
+    port->stuck_ms = now;
+    if (ps__reader_look(port, &lane) || lane >= PS_MEMBERS_MAX) {
+        port->stuck_lane = PS_MEMBERS_MAX;
+        return;
+    }
+    if (port->stuck_lane == lane && port->stuck_number == port->next[lane]) {
+        int error = errno, cancel = ps__cancel_off();
+        (void)port->env->repair(port, lane);
+        ps__cancel_restore(cancel);
+        errno = error;
+    }
+    port->stuck_lane = lane;
+    port->stuck_number = port->next[lane];
+}
+
 /* Publishes what was read, and leaves if the last subscription went meanwhile. */
 void ps__reader_flush(struct ps__port *port)
 {
@@ -388,6 +413,7 @@ void ps__reader_flush(struct ps__port *port)
         ps__store_rlx(&about->unwanted, ps__load_rlx(&port->unwanted));
         ps__store_rlx(&about->idle_at_ms, ps__now_coarse_ms());
     }
+    reader_unstick(port);
     (void)ps__reader_leave_if_pending(port);
 }
 
@@ -416,9 +442,14 @@ int ps__reader_look(struct ps__port *port, unsigned *blocked)
         if (reader_lane(port, l) <= 0) continue;        /* an error shows in the next next() */
         const struct ps__view *view = &port->view[l];
         uint64_t stamp = ps__load_acq(&view->cell[port->next[l] & (view->cells - 1)].stamp);
-        if (stamp != 0 && (int64_t)(stamp - (port->next[l] + 1)) >= 0) return 1;
-        if (port->shared_lane) continue;
         uint32_t claimed = ps__seq(ps__load_rlx(&view->lane->tail)) - (uint32_t)port->next[l];
+        if (stamp == port->next[l] + 1) return 1;
+        if (stamp != 0 && (int64_t)(stamp - (port->next[l] + 1)) > 0) {
+            if ((int32_t)claimed > 0) return 1;
+            ps__bump(&port->corrupt, 1);        /* a stamp of what was never claimed: garbage that leads nowhere */
+            continue;
+        }
+        if (port->shared_lane) continue;
         if ((int32_t)claimed > 0) *blocked = l;
         /* A claim a whole lap old cannot be unfinished, it gates: the lane is damaged. */
         if ((int32_t)claimed > (int32_t)view->cells && reader_step_over(port, l, stamp, (uint32_t)port->next[l] + claimed))

@@ -100,7 +100,7 @@ static int ring_gates(struct ps__port *port, const struct ring_scan *scan, unsig
 
 /* Every reader that is in the way of a publish is looked at. 1: one of them no longer is. */
 static int ring_blame(struct ps__port *port, const struct ring_scan *scan, unsigned high, uint64_t tail, uint64_t limit,
-                      const struct ring_need *need)
+                      const struct ring_need *need, uint32_t committed)
 {
     const struct ps__view *view = &port->own;
     int freed = 0;
@@ -109,6 +109,7 @@ static int ring_blame(struct ps__port *port, const struct ring_scan *scan, unsig
         uint32_t cursor = (uint32_t)ps__load_acq(&port->reader[r]->cursor[port->lane]);
         int32_t ahead = ps__diff(cursor, ps__seq(limit));
         if (ahead > (int32_t)view->cells) continue;
+        if (ps__diff(cursor, committed) >= 0) continue;         /* it stands before an unfinished claim: not its fault */
         uint64_t holds = limit;
         if (ahead > 0) holds = ps__pack(cursor, ps__load_rlx(&view->cell[cursor & (view->cells - 1)].pos));
         if (!ring_enough(view, tail, holds, need)) freed |= ps__evict_look(port, r);
@@ -136,6 +137,7 @@ again:
         if ((uint32_t)ps__load_acq(&cell->stamp) != ps__seq(p) + 1) break;
         p = ps__pack(ps__seq(p) + 1, ring_cell_end(cell));
     }
+    uint32_t committed = ps__seq(p);
     /* SYNC(join) a joiner that is not seen below will see horizon, and begins behind it. A compare-and-swap, never a plain
      * store (m3.4); before the fence (m3.6); the fence always (m3.1, m3.5). Other end: reader_join. */
     uint64_t horizon = ps__load_rlx(&lane->horizon);
@@ -183,7 +185,7 @@ again:
     ps__store_rlx(&port->mark_pos, bytes_used >= view->units / 2 ? ps__pos(tail) + view->units / 8 : ps__pos(p) + view->units / 2);
 
     if (ring_enough(view, tail, p, need)) return 1;
-    if (full && ring_blame(port, &scan, high, tail, p, need)) goto again;
+    if (full && ring_blame(port, &scan, high, tail, p, need, committed)) goto again;
     return 0;
 }
 

@@ -19,7 +19,7 @@
  *   lane.limit               CAS by the lane's producers         producers                            SYNC(limit)
  *   lane.horizon             raised by the lane's producers      joiners                              SYNC(join)
  *   lane.base                raised behind limit                 joiners
- *   lane.loan_floor          raised by the lane's producers      readers of loans                     SYNC(loan)
+ *   lane.loan_floor          its producers, only rises           readers of loans                     SYNC(loan)
  *   lane.evicted             raised by the lane's producers      its reader, producers                SYNC(borrow)
  *   lane.epoch               the member who takes the slot       its owner                            fencing
  *   lane.ring, lane.loan     the owner, once reserved            readers                              SYNC(reserve)
@@ -58,7 +58,7 @@ struct ps__lane {
     _Alignas(PS__LINE) ps__a64 limit;   /* {seq, pos} everything before may be overwritten */
     _Alignas(PS__LINE) ps__a64 horizon; /* seq: upper bound of any limit in the making */
     ps__a64 base;                       /* 64-bit number at or behind limit */
-    ps__a64 loan_floor;                 /* seq: loan chunks of cells before it may be rewritten */
+    ps__a64 loan_floor;                 /* 64-bit number: loan chunks of cells before it may be rewritten */
     ps__a64 epoch;                      /* of the member that owns the lane: its publisher number */
     ps__a64 ring;                       /* the packed geometry once cells and payload are reserved; 0 before */
     ps__a64 loan;                       /* the same for the loan area */
@@ -262,7 +262,8 @@ struct ps__port {
     uint64_t budget;                    /* messages a dispatch may step over */
     unsigned at_head, lag_got, lag_ns, lag_paused, lag_wait, lag_try;   /* staying behind on purpose: reader_lag */
     int marked, borrowing;              /* borrowing: lane + 1 whose record is out in place */
-    int borrow_left;                    /* the handle left the gates meanwhile: its cursor is not to be moved */
+    unsigned stuck_lane;                /* stands before an unfinished claim, at stuck_number, since that look */
+    uint64_t stuck_number, stuck_ms;
     unsigned char *buffer;              /* payloads that are not inline, 64-byte aligned */
     size_t buffer_size;
     struct ps__copy copy[PS__COPIES];   /* cells from the cursor of copy_lane on, believed */
@@ -281,13 +282,14 @@ struct ps__port {
     struct ps__kept timer;              /* in the set: a refused publish is looked at again, for a dropped lock rings nobody */
     pthread_mutex_t fds;                /* making the two */
     ps__a32 woken, event_set, in_wait, fd_used;
-    int armed;                          /* by the dispatching thread */
+    int armed, timer_set;               /* by the dispatching thread */
     ps__a32 deaf;                       /* nobody can ring us: sleep in slices. Set by env.bell */
     uint64_t sleep_number;              /* of the last sleep; even while awake */
     pthread_mutex_t space;              /* guards the next five: one leader polls, further threads queue */
     pthread_cond_t space_cond;
     _Atomic int space_leader;
-    int space_armed, space_polled;
+    int space_armed;
+    ps__a32 space_polled;               /* its bell is in the pollset */
     _Atomic int space_fd;
     uint64_t wait_number;
     ps__a32 want_units;                 /* what it needed; UINT32_MAX: a loan */
@@ -363,6 +365,7 @@ PS_PRIVATE void ps__loans_return(struct ps__port *port);        /* at close */
 static inline int ps__has_slot(const struct ps__port *port) { return port->slot < PS_MEMBERS_MAX; }
 PS_PRIVATE void ps__reader_show(struct ps__port *port, unsigned lane);          /* publishes the cursor */
 PS_PRIVATE void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count);
+PS_PRIVATE int ps__reader_evicted(struct ps__port *port, unsigned lane);
 PS_PRIVATE void ps__reader_rejoin_if_evicted(struct ps__port *port);
 PS_PRIVATE void ps__reader_leave(struct ps__port *port);        /* at close too */
 PS_PRIVATE int ps__reader_leave_if_pending(struct ps__port *port);

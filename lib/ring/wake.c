@@ -138,8 +138,8 @@ static int space_arm(struct ps__port *port)
     if (port->space_armed) return 0;
     if (port->space_fd < 0) port->space_fd = port->env->bell(port, PS__BELL_SPACE);
     if (port->space_fd < 0) return 1;           /* no descriptor: slices will do */
-    if (!port->space_polled && ps__kept_valid(&port->pollset))
-        port->space_polled = ps__pollset_add(port->pollset.fd, port->space_fd) == 0;
+    if (!ps__load_rlx(&port->space_polled) && ps__kept_valid(&port->pollset))
+        ps__store_rlx(&port->space_polled, ps__pollset_add(port->pollset.fd, port->space_fd) == 0);
     port->env->drain(port, PS__BELL_SPACE);
     ps__store_rlx(&port->reader[port->slot]->waiting, ++port->wait_number);
     ps__or_rlx(&port->words->waiters[port->slot / 64], ps__set_bit(port->slot));
@@ -248,6 +248,17 @@ static int space_watch(struct ps__port *port)
     return armed && space_again(port);          /* armed before: then the refusal itself came behind it */
 }
 
+/* Nobody waits: a ring that came late would keep the descriptor readable for ever. */
+static void space_quiet(struct ps__port *port)
+{
+    pthread_mutex_lock(&port->space);
+    if (!port->space_leader) {
+        space_disarm(port);
+        (void)port->env->drain(port, PS__BELL_SPACE);
+    }
+    pthread_mutex_unlock(&port->space);
+}
+
 static void space_tell(struct ps__port *port)
 {
     ps__store_rlx(&port->space_event, 1);
@@ -288,29 +299,52 @@ static int space_rung(struct ps__port *port)
     return rung;
 }
 
+static void sleep_begin(struct ps__port *port)
+{
+    sleep_disarm(port);
+    wake_clear(port);
+    if (port->timer_set) space_timer(port, 0);
+    port->timer_set = 0;
+    if (ps__load_rlx(&port->want_space)) {
+        int rung = space_rung(port) || space_again(port);
+        if (rung) ps__store_rlx(&port->want_space, 0);  /* this dispatch tells it */
+        space_timer(port, rung ? 0 : PS__SLICE_MS);
+    }
+    if (ps__load_rlx(&port->space_polled) && !ps__load_rlx(&port->want_space)) space_quiet(port);
+}
+
+static void sleep_end(struct ps__port *port)
+{
+    unsigned blocked;
+    if (!ps__reader_look(port, &blocked)) {
+        sleep_arm(port);
+        /* Nobody rings the deaf, and nobody rings for a claim whose owner died: look again in a while. */
+        int found = ps__reader_look(port, &blocked);
+        if (!found && (ps__load_rlx(&port->deaf) || blocked < PS_MEMBERS_MAX)) {
+            space_timer(port, PS__SLICE_MS);
+            port->timer_set = 1;
+        }
+        if (!found) return;
+        sleep_disarm(port);
+    }
+    wake_signal(port);
+}
+
+/* With a descriptor both call the system, and a thread that were cancelled there would leave the dispatch owned for ever. */
 void ps__sleep_begin(struct ps__port *port)
 {
     if (!ps__load_rlx(&port->fd_used)) return;
-    sleep_disarm(port);
-    wake_clear(port);
-    if (ps__load_rlx(&port->deaf)) space_timer(port, 0);
-    if (PS_LIKELY(!ps__load_rlx(&port->want_space))) return;
-    int rung = space_rung(port) || space_again(port);
-    if (rung) ps__store_rlx(&port->want_space, 0);      /* this dispatch tells it */
-    space_timer(port, rung ? 0 : PS__SLICE_MS);
+    int cancel = ps__cancel_off();
+    sleep_begin(port);
+    ps__cancel_restore(cancel);
 }
 
 void ps__sleep_end(struct ps__port *port)
 {
-    unsigned blocked;
     if (!ps__load_rlx(&port->fd_used)) return;
-    if (!ps__reader_look(port, &blocked)) {
-        sleep_arm(port);
-        if (ps__load_rlx(&port->deaf)) space_timer(port, PS__SLICE_MS);
-        if (!ps__reader_look(port, &blocked)) return;
-        sleep_disarm(port);
-    }
-    wake_signal(port);
+    int cancel = ps__cancel_off();
+    sleep_end(port);
+    ps__cancel_restore(cancel);
 }
 
 /* ------------------------------------------------------------------ wait, fd */

@@ -19,13 +19,14 @@ static int shm_lane_open(struct ps__port *port, unsigned lane)
 {
     struct ps__shm *shm = shm_of(port);
     struct ps__view *view = &port->view[lane];
-    int error = errno, err = 0;
+    int error = errno, cancel = ps__cancel_off(), err = 0;
     if (!view->cell) {
         if (!(err = ps__slot_map(shm, lane, 0, view))) shm->mapped[lane].ring = view->cell;
     }
     if (!err && !view->loan && ps__load_acq(&view->lane->loan)) {       /* SYNC(reserve) */
         if (!(err = ps__slot_map_loan(shm, lane, 0, view))) shm->mapped[lane].loan = view->loan;
     }
+    ps__cancel_restore(cancel);
     errno = error;
     return err;
 }
@@ -47,10 +48,9 @@ static int shm_lane_reserve(struct ps__port *port)
     if (port->own.cell) return 0;       /* taken over with what the last owner reserved */
     int error = errno, err = shm_unlinked(shm);
     if (!err) err = ps__shm_know_geometry(shm, 1);
-    if (err) return err;
-    int fd = ps__shm_data_fd(shm);
-    if (fd < 0) return PS_ESYS;
-    err = ps__shm_reserve(fd, ps__shm_ring_offset(shm, port->slot),
+    int fd = err ? -1 : ps__shm_data_fd(shm);
+    if (!err && fd < 0) err = PS_ESYS;
+    if (!err) err = ps__shm_reserve(fd, ps__shm_ring_offset(shm, port->slot),
                           ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry), "a publisher's ring");
     ps__close_fd(fd);
     if (!err) err = ps__slot_map(shm, port->slot, 1, &port->own);

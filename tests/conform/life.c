@@ -193,6 +193,39 @@ static void test_p10_subscribe_in_handler_sees_what_comes_next(void **state)
     assert_int_equal(atomic_load(&l.destroyed), 1);
 }
 
+struct life_again {
+    ps_bus *bus;
+    int     runs, rc;
+};
+
+static void life_again(const ps_msg *msg, void *user)
+{
+    struct life_again *a = user;
+
+    a->runs++;
+    a->rc |= ps_unsubscribe(msg->sub);          /* the handle's only one */
+    a->rc |= ps_subscribe(a->bus, "t", life_again, user, NULL, NULL);
+}
+
+/* Between the last subscription and the next one the handle wants nothing; that must not make it forget the others. */
+static void test_p10_unsubscribe_last_and_subscribe_in_handler_goes_on(void **state)
+{
+    struct life_again a = { conform_open(NULL), 0, 0 };
+    ps_bus *peer = conform_open(NULL);
+
+    (void)state;
+    assert_ok(ps_subscribe(a.bus, "t", life_again, &a, NULL, NULL));
+    for (int i = 1; i <= 100; i++) {
+        conform_say(peer, "t", "x");
+        assert_int_equal(ps_dispatch(a.bus, 0, 0), 1);
+        assert_int_equal(a.runs, i);
+        assert_int_equal(a.rc, 0);
+    }
+    assert_int_equal(conform_stats(a.bus).lost, 0);
+    conform_close(a.bus);
+    conform_close(peer);
+}
+
 static void test_p10_close_in_handler_dispatch_tells_and_handle_is_gone(void **state)
 {
     static struct life l[3];
@@ -345,6 +378,7 @@ static const struct CMUnitTest tests[] = {
     conform_test(test_p10_unsubscribe_self_in_handler_destroyed_after_it),
     conform_test(test_p10_unsubscribe_other_in_handler_it_never_runs),
     conform_test(test_p10_subscribe_in_handler_sees_what_comes_next),
+    conform_test(test_p10_unsubscribe_last_and_subscribe_in_handler_goes_on),
     conform_test(test_p10_close_in_handler_dispatch_tells_and_handle_is_gone),
     conform_test(test_p6_errno_untouched_by_every_call),
     conform_test(test_errmsg_each_thread_has_its_own),
