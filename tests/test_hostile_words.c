@@ -271,15 +271,17 @@ static void test_p9_traffic_goes_on_or_is_refused_after_a_word_was_damaged_for_a
             ps_dispatch(bus[1], 0, 0);
             atomic_compare_exchange_strong(word, &value, old);
             uint64_t want = ++number, end = support_now_ms() + 500;
-            int out = PS_EAGAIN, in = 0;
+            int out = PS_EAGAIN, in = 0, quiet = 0;
             while (marks.seen < want && out != PS_ECORRUPT && in != PS_ECORRUPT && out != PS_EFENCED && support_now_ms() < end) {
-                if (out < 1)
+                /* What was sent before the reader found its way again may be lost; what is sent then may not. */
+                if (out < 1 || ++quiet % 16 == 0)
                     out = ps_publish(bus[0], "t/1", &want, sizeof want);
                 in = ps_dispatch(bus[1], 0, 1);
             }
             flips++;
             fresh = marks.seen < want;
-            if (fresh && out != PS_ECORRUPT && in != PS_ECORRUPT && out != PS_EFENCED) {
+            /* A tail that was moved on a little looks like fellow publishes that are unfinished: refused, not silent. */
+            if (fresh && out != PS_EAGAIN && out != PS_ECORRUPT && in != PS_ECORRUPT && out != PS_EFENCED) {
                 print_error("byte 0x%zx, %llx set to %llx for a moment: ps_publish answers %d, ps_dispatch %d, for ever\n", at * 8,
                             (unsigned long long)old, (unsigned long long)put, out, in);
                 silent++;

@@ -42,7 +42,10 @@ int ps__subs_open(struct ps__subs *subs)
 
 static void subscription_found(struct ps__subs *subs, struct ps_sub *sub)
 {
-    if (subs->match_count == subs->match_room) return;  /* only in a look-up that a change has overtaken */
+    if (subs->match_count == subs->match_room) {        /* a change has overtaken this look-up */
+        subs->match_short = 1;
+        return;
+    }
     subs->match[subs->match_count++] = sub;
 }
 
@@ -101,24 +104,31 @@ static void subscription_look_up(ps_bus *bus, const ps_topic *topic)
     }
 }
 
-/* The dispatching thread, between two messages: nobody uses the match array. */
+/* A larger match array, if a subscription asked for one. Between two messages nobody uses the old one. */
+static void subscription_take_spare(struct ps__subs *subs)
+{
+    if (PS_LIKELY(atomic_load_explicit(&subs->spare, memory_order_relaxed) == NULL)) return;
+    struct ps_sub **spare = atomic_exchange_explicit(&subs->spare, NULL, memory_order_acquire);
+    if (subs->match) free(subs->match - 1);
+    subs->match = spare;
+    subs->match_room = (uint32_t)(uintptr_t)spare[-1];
+}
+
+/* The dispatching thread, between two messages. */
 int ps__subs_match(struct ps_host *host, const ps_topic *topic)
 {
     ps_bus *bus = (ps_bus *)(void *)host;
     struct ps__subs *subs = &bus->subs;
-    if (PS_UNLIKELY(atomic_load_explicit(&subs->spare, memory_order_relaxed) != NULL)) {
-        struct ps_sub **spare = atomic_exchange_explicit(&subs->spare, NULL, memory_order_acquire);
-        if (subs->match) free(subs->match - 1);
-        subs->match = spare;
-        subs->match_room = (uint32_t)(uintptr_t)spare[-1];
-    }
+    subscription_take_spare(subs);
     uint64_t version = ps__load_acq(&subs->version);    /* SYNC(table) */
+    subs->match_short = 0;
     if (PS_LIKELY(!(version & 1))) {
         subscription_look_up(bus, topic);
         ps__fence_acq();                                /* SYNC(table) other end subscription_change */
-        if (PS_LIKELY(ps__load_rlx(&subs->version) == version)) goto out;
+        if (PS_LIKELY(ps__load_rlx(&subs->version) == version && !subs->match_short)) goto out;
     }
-    pthread_mutex_lock(&subs->lock);
+    pthread_mutex_lock(&subs->lock);                    /* under it the spare is large enough for the table as it is */
+    subscription_take_spare(subs);
     subscription_look_up(bus, topic);
     pthread_mutex_unlock(&subs->lock);
 out:

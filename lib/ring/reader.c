@@ -83,7 +83,8 @@ static int reader_step_over(struct ps__port *port, unsigned lane, uint64_t stamp
     uint64_t c = port->next[lane], cells = view->cells;
     uint64_t known = (int64_t)(stamp - (c + 1)) < 0 ? c : stamp - 1;
     uint64_t oldest = ps__expand(known, tail_seq) - cells;
-    if (((known - c) & (cells - 1)) == 0 && (int64_t)(oldest - c) > 0) {
+    /* The lane's own 64-bit count bounds it: a damaged stamp must not send us where nothing will ever be. */
+    if (((known - c) & (cells - 1)) == 0 && (int64_t)(oldest - c) > 0 && (int64_t)(ps__lane_tail(view->lane) - oldest) >= 0) {
         ps__reader_lose(port, lane, oldest - c);        /* exact: numbers have no gaps */
         return 1;
     }
@@ -309,6 +310,12 @@ int ps__port_begin(void *state, int marked)
     ps__sleep_begin(port);
     ps__store_rlx(&port->reading, 1);
     reader_release(port);                       /* a pull handle's message of last time */
+    if (ps__load_rlx(&port->fd_used) && ps__now_coarse_ms() - port->checked_ms >= 1000) {
+        int cancel = ps__cancel_off(), err = port->env->check(port);
+        (void)port->env->bell(port, PS__BELL_MESSAGE);  /* made again if somebody removed its name */
+        ps__cancel_restore(cancel);
+        if (err) return err;
+    }
     if (!ps__load_acq(&port->joined)) return 0;
     if (ps__reader_leave_if_pending(port)) return 0;
     ps__reader_rejoin_if_evicted(port);
@@ -317,7 +324,8 @@ int ps__port_begin(void *state, int marked)
     port->marked = marked;
     port->stop_high = high;
     if (marked) for (unsigned l = 0; l < high; l++) port->stop[l] = ps__lane_tail(port->view[l].lane);
-    port->budget = (uint64_t)high * port->view[port->turn].cells + 65536;
+    unsigned log = (unsigned)(ps__load_rlx(&port->words->geometry) & 0xff);
+    port->budget = ((uint64_t)high << (log < 20 ? log : 20)) + 65536;   /* all that can be there, and some */
     return 0;
 }
 
@@ -377,13 +385,31 @@ int ps__port_next(void *state, ps_record *record)
     return rc;
 }
 
+/* A cursor beyond what the lane has claimed comes of words that were damaged: back to where the lane is. */
+static void reader_resync(struct ps__port *port)
+{
+    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
+    if (high > port->lanes) high = port->lanes;
+    for (unsigned l = 0; l < high && !port->borrowing; l++) {
+        uint64_t tail = ps__lane_tail(port->view[l].lane);
+        if ((int64_t)(port->next[l] - tail) <= 0) continue;
+        ps__bump(&port->corrupt, 1);
+        port->copy_count = 0;
+        port->next[l] = tail - 1;
+        ps__reader_lose(port, l, 1);            /* how many were missed nobody can know any more: not none */
+        ps__reader_show(port, l);
+    }
+}
+
 /* A lane that has stood before the same unfinished claim for a slice: perhaps its owner is dead. */
 static void reader_unstick(struct ps__port *port)
 {
     uint64_t now = ps__now_coarse_ms();
     unsigned lane;
-    if (port->shared_lane || now - port->stuck_ms < PS__SLICE_MS) return;
+    if (now - port->stuck_ms < PS__SLICE_MS) return;
     port->stuck_ms = now;
+    reader_resync(port);
+    if (port->shared_lane) return;
     if (ps__reader_look(port, &lane) || lane >= PS_MEMBERS_MAX) {
         port->stuck_lane = PS_MEMBERS_MAX;
         return;

@@ -276,7 +276,12 @@ int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *s
         if (PS_UNLIKELY(!ring_fits(view, tail, limit, units + pad))) {
             if (!ps__ring_room(port, tail, units + pad, 1)) {
                 uint64_t now = ps__load_rlx(&lane->tail);
-                if (now == tail) return PS_EAGAIN;
+                if (now == tail) {
+                    limit = ps__load_acq(&lane->limit);
+                    if (ps__seq(now) - ps__seq(limit) <= view->cells && ps__pos(now) - ps__pos(limit) <= view->units)
+                        return PS_EAGAIN;
+                    return ps__fail(PS_ECORRUPT, "the words of this handle's lane contradict each other");
+                }
                 tail = now;
                 continue;
             }

@@ -36,10 +36,12 @@ int ps__bell_open(struct ps__shm *shm)
     return fd < 0 ? fd : ps__kept_set(&shm->bell[PS__BELL_MESSAGE], fd);
 }
 
-/* "NAME@ID.SLOT": no bus has such a name. */
+/* "NAME@ID.SLOT", beside the file: no bus has such a name. A long NAME is left out, for an address is short. */
 static int doorbell_path(const struct ps__shm *shm, unsigned slot, char *path, size_t size)
 {
-    return snprintf(path, size, "%s@%08x.%u", shm->path, (unsigned)shm->header.id[0], slot);
+    const char *name = strrchr(shm->path, '/') + 1;
+    if (strlen(name) <= PS_NAME_MAX) return snprintf(path, size, "%s@%08x.%u", shm->path, (unsigned)shm->header.id[0], slot);
+    return snprintf(path, size, "%.*s@%016llx.%u", (int)(name - shm->path), shm->path, (unsigned long long)shm->header.id[0], slot);
 }
 
 static int doorbell_named(const struct ps__shm *shm, int which)

@@ -177,10 +177,15 @@ int ps__slot_move_in(struct ps__shm *shm)
     port->publisher = (uint32_t)epoch;
     if (ps__load_acq(&lane->ring)) {
         int err = ps__shm_know_geometry(shm, 0);
-        if (!err && !member_word_matches(shm, &lane->ring)) err = ps__fail(PS_ECORRUPT, "slot %u: its lane is damaged", port->slot);
         if (!err) err = ps__slot_map(shm, port->slot, 1, &port->own);
-        if (err) return err;
-        if (ps__ring_recover(port, &port->own)) ps__bump(&port->corrupt, 1);
+        if (err && err != PS_ECORRUPT) return err;
+        if (err) {
+            ps__store_rel(&lane->ring, 0);      /* a stray word: there is no lane. The first publish reserves one */
+            ps__bump(&port->corrupt, 1);
+        } else {
+            if (ps__ring_recover(port, &port->own) || !member_word_matches(shm, &lane->ring)) ps__bump(&port->corrupt, 1);
+            ps__store_rel(&lane->ring, ps__geometry_pack(&shm->geometry));
+        }
     }
     ps__port_introduce(port, shm->label);
     int err = member_declare(shm);

@@ -67,12 +67,11 @@ static int shm_loan_reserve(struct ps__port *port)
     struct ps__shm *shm = shm_of(port);
     struct ps__lane *lane = port->own.lane;
     int error = errno, err = 0;
-    if (!ps__load_acq(&lane->loan)) {
-        int fd = ps__shm_data_fd(shm);
-        if (fd < 0) return PS_ESYS;
-        err = ps__shm_reserve(fd, ps__shm_loan_offset(shm, port->slot), ps__loans_size(&shm->geometry), "a loan area");
-        ps__close_fd(fd);
-    }
+    int fd = ps__shm_data_fd(shm);
+    if (fd < 0) err = PS_ESYS;
+    /* Whatever the word says: reserving again what a former owner reserved is nothing. */
+    else err = ps__shm_reserve(fd, ps__shm_loan_offset(shm, port->slot), ps__loans_size(&shm->geometry), "a loan area");
+    ps__close_fd(fd);
     struct ps__view loan = { 0 };
     if (!err) err = ps__slot_map_loan(shm, port->slot, 1, &loan);
     if (!err) {                         /* the two fields only: other threads are publishing with the rest */
