@@ -50,13 +50,12 @@ static int words_victim(void *arg)
     struct scene *sc = arg;
     struct house h = { .scene = sc };
     struct field f = { 0 };
-    int stale = 1;
+    int fresh = 0;
     limit_memory();
     for (uint64_t at = sc->from; ; at++) {
         sc->offset = at;
         for (unsigned i = 0; i < EVILS; i++) {
-            uint64_t fresh = sc->fresh, before;
-            if ((stale || at % 128 == 0) && i % 5 == 0 && field_new(&f, &h) != 0)
+            if ((!fresh || (at % 128 == 0 && i == 0)) && field_new(&f, &h) != 0)
                 return 3;
             if (at / 512 >= f.pages) {
                 house_close(&h);
@@ -74,14 +73,10 @@ static int words_victim(void *arg)
             int broken = house_read(&h);
             broken |= house_round(&h);
             atomic_compare_exchange_strong(word, &value, old);
-            if (broken)
-                house_mend(&h);
-            /* A bus on which little moves any more would hide what the next word does. */
-            before = sc->delivered;
-            house_round(&h);
-            stale = sc->delivered - before < HEALTHY || fresh != sc->fresh;
-            if (stale && field_new(&f, &h) != 0)
-                return 3;
+            /* A bus on which little moves any more would hide what the next word does, and one that was left is another file. */
+            uint64_t before = sc->delivered;
+            broken |= house_round(&h);
+            fresh = !broken && sc->delivered - before >= HEALTHY;
         }
     }
 }

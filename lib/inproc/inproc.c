@@ -30,7 +30,7 @@ struct inproc_bus {
     struct ps__geometry geometry;
     struct ps__loans *loans;
     ps__a64 *_Atomic big[PS_MEMBERS_MAX];
-    _Atomic int bell[PS_MEMBERS_MAX][2];        /* descriptor + 1 */
+    struct ps__kept bell[PS_MEMBERS_MAX][2];
 };
 
 struct inproc_state {
@@ -77,8 +77,8 @@ static void inproc_free(struct inproc_bus *bus)
 {
     for (unsigned i = 0; i < PS_MEMBERS_MAX; i++) {
         if (bus->big[i]) ps__pages_free((void *)bus->big[i], PS__BIG_BITS / 8);
-        ps__close_fd(bus->bell[i][0] - 1);
-        ps__close_fd(bus->bell[i][1] - 1);
+        ps__kept_close(&bus->bell[i][0]);
+        ps__kept_close(&bus->bell[i][1]);
     }
     if (bus->ring) ps__pages_free(bus->ring, bus->ring_size);
     if (bus->loan) ps__pages_free(bus->loan, bus->loan_size);
@@ -93,6 +93,7 @@ static struct inproc_bus *inproc_new(const ps_url *url, const struct ps__geometr
     struct inproc_bus *bus = calloc(1, sizeof *bus);
     if (!bus) return NULL;
     pthread_mutex_init(&bus->lock, NULL);
+    for (unsigned i = 0; i < PS_MEMBERS_MAX; i++) bus->bell[i][0].fd = bus->bell[i][1].fd = -1;
     bus->members = url->members ? url->members : INPROC_MEMBERS;
     bus->memory_size = inproc_layout(bus->members);
     bus->memory = ps__pages(bus->memory_size);
@@ -204,26 +205,31 @@ static int inproc_repair(struct ps__port *port, unsigned lane)
 static int inproc_bell(struct ps__port *port, int which)
 {
     struct inproc_bus *bus = inproc_bus_of(port);
+    struct ps__kept *bell = &bus->bell[port->slot][which];
+    int err = 0;
     pthread_mutex_lock(&bus->lock);
-    int fd = bus->bell[port->slot][which] - 1;
-    if (fd < 0 && (fd = ps__event_open()) >= 0) bus->bell[port->slot][which] = fd + 1;
+    if (bell->fd < 0) {
+        int fd = ps__event_open();
+        err = fd < 0 ? fd : ps__kept_set(bell, fd);
+    }
     pthread_mutex_unlock(&bus->lock);
-    return fd;
+    if (err) return err;
+    return ps__kept_valid(bell) ? bell->fd : -EBADF;
 }
 
 static int inproc_drain(struct ps__port *port, int which)
 {
-    int fd = inproc_bus_of(port)->bell[port->slot][which] - 1;
-    struct pollfd p = { fd, POLLIN, 0 };
-    if (fd < 0 || ps__poll(&p, 1, 1) <= 0) return 0;    /* deadline 1: long past */
-    ps__event_clear(fd);
+    struct ps__kept *bell = &inproc_bus_of(port)->bell[port->slot][which];
+    struct pollfd p = { bell->fd, POLLIN, 0 };
+    if (!ps__kept_valid(bell) || ps__poll(&p, 1, 1) <= 0) return 0;     /* deadline 1: long past */
+    ps__event_clear(bell->fd);
     return 1;
 }
 
 static int inproc_ring(struct ps__port *port, unsigned slot, int which)
 {
-    int fd = inproc_bus_of(port)->bell[slot][which] - 1;
-    if (fd >= 0) ps__event_signal(fd);
+    struct ps__kept *bell = &inproc_bus_of(port)->bell[slot][which];
+    if (ps__kept_valid(bell)) ps__event_signal(bell->fd);
     return 1;
 }
 

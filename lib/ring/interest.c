@@ -81,12 +81,15 @@ static void interest_upgrade(struct ps__port *port)
     ps__add_rel(interest_word(port->words, 1, 0), 1);
 }
 
-int ps__interest_add(struct ps__port *port, const ps_filter *filter)
+/* What can fail comes first. */
+int ps__interest_prepare(struct ps__port *port)
 {
-    if (!port->count) {
-        port->count = ps__pages(PS__SMALL_BITS * sizeof *port->count);
-        if (!port->count) return ps__fail(PS_ENOMEM, "no memory for a handle's interest");
-    }
+    if (!port->count) port->count = ps__pages(PS__SMALL_BITS * sizeof *port->count);
+    return port->count ? 0 : ps__fail(PS_ENOMEM, "no memory for a handle's interest");
+}
+
+void ps__interest_add(struct ps__port *port, const ps_filter *filter)
+{
     if (port->filters == INTEREST_UPGRADE && !port->big) interest_upgrade(port);
     struct ps__about *about = port->about[port->slot];
     if (port->big) interest_put(port->big_count, port->big, PS__BIG_BITS, filter->hash);
@@ -95,7 +98,6 @@ int ps__interest_add(struct ps__port *port, const ps_filter *filter)
         ps__store_rlx(&about->wild, ps__load_rlx(&about->wild) | (uint64_t)1 << filter->depth);
     ps__store_rlx(&about->filters, ++port->filters);
     ps__add_rel(interest_word(port->words, filter->wild, filter->hash), 1);     /* SYNC(interest) release */
-    return 0;
 }
 
 void ps__interest_remove(struct ps__port *port, const ps_filter *filter)

@@ -54,9 +54,10 @@ static void join_gates(struct ps__port *port)
     struct ps__reader *reader = ps__has_slot(port) ? port->reader[port->slot] : NULL;
     if (reader) {
         for (unsigned l = 0; l < port->lanes; l++) ps__store_rlx(&reader->cursor[l], port->next[l]);
+        /* A number also for who is no gate: publishers that took the slot for dead see that somebody new lives there. */
+        port->join_number = join_next_number(port);
+        ps__store_rlx(&reader->join_last, port->join_number);
         if (!port->lossy) {
-            port->join_number = join_next_number(port);
-            ps__store_rlx(&reader->join_last, port->join_number);
             ps__store_rel(&reader->join, port->join_number);    /* SYNC(join) release, other end ring_gates */
         }
     }
@@ -97,6 +98,8 @@ int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int
     struct ps__port *port = state;
     if (flags & PS_BORROW && (port->lossy || port->observe))
         return ps__fail(PS_EINVAL, "PS_BORROW on a lossy handle: nobody waits for it, so nothing stays in place");
+    int err = ps__has_slot(port) ? ps__interest_prepare(port) : 0;
+    if (err) return err;
     /* Not left yet: whoever takes the mark back first decides, this call that stays, or the dispatching thread that leaves. If
      * it was that one, it is a few instructions from being out. */
     int stays = first && ps__load_acq(&port->joined) && ps__swap_ar(&port->leave_pending, 0);
@@ -114,12 +117,10 @@ int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int
         }
         ps__store_rel(&port->joined, 1);                /* SYNC(joined) release, other end ps__port_next */
     }
-    int err = 0;
     /* Only now: a publisher that counts this handle really serves it (m3.9). */
-    if (ps__has_slot(port)) err = ps__interest_add(port, filter);
+    if (ps__has_slot(port)) ps__interest_add(port, filter);
     ps__fence_sc();                             /* a program that reads its own state right after is ordered behind it (m4.9) */
-    if (err && first) ps__store_rel(&port->leave_pending, 1);
-    return err;
+    return 0;
 }
 
 void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, int last, int idle)

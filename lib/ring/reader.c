@@ -129,7 +129,7 @@ static int reader_locate(struct ps__port *port, unsigned lane, const struct ps__
         return 1;
     }
     const unsigned char *payload = view->payload + (size_t)unit * PS__UNIT;
-    if (kind == PS__KIND_RING && m->size > (uint64_t)view->units * PS__UNIT) return 0;
+    if (kind == PS__KIND_RING && m->size > (uint64_t)view->units * PS__UNIT / 4) return 0;     /* nobody may send more */
     if (ps__message_units(kind, m->size, topic_len) > view->units - unit) return 0;
     if (kind == PS__KIND_RING) {
         int far = topic_len > PS__INLINE;
@@ -401,27 +401,25 @@ static void reader_resync(struct ps__port *port)
     }
 }
 
-/* A lane that has stood before the same unfinished claim for a slice: perhaps its owner is dead. */
+/* Every 10 ms: lanes that stand before an unfinished claim are repaired if their owner is dead. */
 static void reader_unstick(struct ps__port *port)
 {
     uint64_t now = ps__now_coarse_ms();
-    unsigned lane;
     if (now - port->stuck_ms < PS__SLICE_MS) return;
     port->stuck_ms = now;
     reader_resync(port);
     if (port->shared_lane) return;
-    if (ps__reader_look(port, &lane) || lane >= PS_MEMBERS_MAX) {
-        port->stuck_lane = PS_MEMBERS_MAX;
-        return;
-    }
-    if (port->stuck_lane == lane && port->stuck_number == port->next[lane]) {
+    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
+    if (high > port->lanes) high = port->lanes;
+    for (unsigned l = 0; l < high; l++) {
+        const struct ps__view *view = &port->view[l];
+        if (!view->cell || ps__diff(ps__seq(ps__load_rlx(&view->lane->tail)), (uint32_t)port->next[l]) <= 0) continue;
+        if (ps__load_acq(&view->cell[port->next[l] & (view->cells - 1)].stamp) == port->next[l] + 1) continue;
         int error = errno, cancel = ps__cancel_off();
-        (void)port->env->repair(port, lane);
+        (void)port->env->repair(port, l);       /* asks the kernel: does anybody hold the owner's lock? */
         ps__cancel_restore(cancel);
         errno = error;
     }
-    port->stuck_lane = lane;
-    port->stuck_number = port->next[lane];
 }
 
 /* Publishes what was read, and leaves if the last subscription went meanwhile. */
@@ -469,8 +467,7 @@ int ps__reader_look(struct ps__port *port, unsigned *blocked)
         const struct ps__view *view = &port->view[l];
         uint64_t stamp = ps__load_acq(&view->cell[port->next[l] & (view->cells - 1)].stamp);
         uint32_t claimed = ps__seq(ps__load_rlx(&view->lane->tail)) - (uint32_t)port->next[l];
-        if (stamp == port->next[l] + 1) return 1;
-        if (stamp != 0 && (int64_t)(stamp - (port->next[l] + 1)) > 0) {
+        if (stamp != 0 && (int64_t)(stamp - (port->next[l] + 1)) >= 0) {
             if ((int32_t)claimed > 0) return 1;
             ps__bump(&port->corrupt, 1);        /* a stamp of what was never claimed: garbage that leads nowhere */
             continue;

@@ -278,7 +278,8 @@ int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *s
                 uint64_t now = ps__load_rlx(&lane->tail);
                 if (now == tail) {
                     limit = ps__load_acq(&lane->limit);
-                    if (ps__seq(now) - ps__seq(limit) <= view->cells && ps__pos(now) - ps__pos(limit) <= view->units)
+                    if (ps__load_acq(&lane->tail) != now ||     /* fellows went on meanwhile */
+                        (ps__seq(now) - ps__seq(limit) <= view->cells && ps__pos(now) - ps__pos(limit) <= view->units))
                         return PS_EAGAIN;
                     return ps__fail(PS_ECORRUPT, "the words of this handle's lane contradict each other");
                 }
@@ -370,17 +371,17 @@ int ps__ring_recover(struct ps__port *port, const struct ps__view *view)
         if (ps__diff((uint32_t)ps__load_rlx(&lane->horizon), t) != 0) ps__store_rel(&lane->horizon, t);
     } else {
         if (behind > 0) ps__raise(&lane->base, first);  /* the owner died between limit and base */
-        uint32_t count = ps__seq(tail) - ps__seq(limit), pos = ps__pos(limit);
+        uint32_t count = ps__seq(tail) - ps__seq(limit), pos = ps__pos(limit), end = ps__pos(tail), k = 0;
         for (uint32_t i = 0; i < count; i++) {
             struct ps__cell *cell = &view->cell[(ps__seq(limit) + i) & (view->cells - 1)];
             if (ps__load_acq(&cell->stamp) != first + i + 1) {
-                uint32_t end = ps__pos(tail);           /* up to the next committed cell, or to tail */
-                for (uint32_t k = i + 1; k < count; k++) {
+                /* Its extent: up to the next committed cell, which neighbouring holes share, or to tail. */
+                for (k = k > i ? k : i + 1; k < count; k++) {
                     struct ps__cell *later = &view->cell[(ps__seq(limit) + k) & (view->cells - 1)];
-                    if (ps__load_acq(&later->stamp) != first + k + 1) continue;
                     end = ps__load_rlx(&later->pos);
-                    break;
+                    if (ps__load_acq(&later->stamp) == first + k + 1) break;
                 }
+                if (k == count) end = ps__pos(tail);
                 ring_hole(cell, first + i, pos, end - pos);
             }
             pos = ring_cell_end(cell);

@@ -262,8 +262,7 @@ struct ps__port {
     uint64_t budget;                    /* messages a dispatch may step over */
     unsigned at_head, lag_got, lag_ns, lag_paused, lag_wait, lag_try;   /* staying behind on purpose: reader_lag */
     int marked, borrowing;              /* borrowing: lane + 1 whose record is out in place */
-    unsigned stuck_lane;                /* stands before an unfinished claim, at stuck_number, since that look */
-    uint64_t stuck_number, stuck_ms;
+    uint64_t stuck_ms;                  /* when lanes were looked at that stand before an unfinished claim */
     unsigned char *buffer;              /* payloads that are not inline, 64-byte aligned */
     size_t buffer_size;
     struct ps__copy copy[PS__COPIES];   /* cells from the cursor of copy_lane on, believed */
@@ -282,7 +281,7 @@ struct ps__port {
     struct ps__kept timer;              /* in the set: a refused publish is looked at again, for a dropped lock rings nobody */
     pthread_mutex_t fds;                /* making the two */
     ps__a32 woken, event_set, in_wait, fd_used;
-    int armed, timer_set;               /* by the dispatching thread */
+    int armed, timer_set, told;         /* by the dispatching thread; told: this dispatch says that room came about */
     ps__a32 deaf;                       /* nobody can ring us: sleep in slices. Set by env.bell */
     uint64_t sleep_number;              /* of the last sleep; even while awake */
     pthread_mutex_t space;              /* guards the next five: one leader polls, further threads queue */
@@ -333,7 +332,8 @@ PS_PRIVATE void ps__lane_init(struct ps__lane *lane);
 PS_PRIVATE int ps__evict_look(struct ps__port *port, unsigned r);
 
 /* interest.c */
-PS_PRIVATE int ps__interest_add(struct ps__port *port, const ps_filter *filter);
+PS_PRIVATE int ps__interest_prepare(struct ps__port *port);
+PS_PRIVATE void ps__interest_add(struct ps__port *port, const ps_filter *filter);
 PS_PRIVATE void ps__interest_remove(struct ps__port *port, const ps_filter *filter);
 PS_PRIVATE void ps__interest_clear(struct ps__words *words, struct ps__about *about, ps__a64 *bits);
 PS_PRIVATE void ps__interest_forget(struct ps__port *port);

@@ -307,7 +307,8 @@ static void sleep_begin(struct ps__port *port)
     port->timer_set = 0;
     if (ps__load_rlx(&port->want_space)) {
         int rung = space_rung(port) || space_again(port);
-        if (rung) ps__store_rlx(&port->want_space, 0);  /* this dispatch tells it */
+        if (rung) ps__store_rlx(&port->want_space, 0);
+        port->told |= rung;                     /* if it would sleep otherwise, it returns */
         space_timer(port, rung ? 0 : PS__SLICE_MS);
     }
     if (ps__load_rlx(&port->space_polled) && !ps__load_rlx(&port->want_space)) space_quiet(port);
@@ -315,6 +316,7 @@ static void sleep_begin(struct ps__port *port)
 
 static void sleep_end(struct ps__port *port)
 {
+    port->told = 0;
     unsigned blocked;
     if (!ps__reader_look(port, &blocked)) {
         sleep_arm(port);
@@ -407,6 +409,10 @@ int ps__port_wait(void *state, int timeout_ms)
     uint64_t deadline = ps__deadline_ns(timeout_ms);
     port->marked = 0;                           /* whatever comes ends the sleep, also behind the mark */
     ps__reader_flush(port);
+    if (port->told) {
+        port->told = 0;
+        return 0;
+    }
     int result = wake_event(port);
     if (result) return result;
     if (!ps__load_rlx(&port->woken) && wait_spin(port) && !ps__load_rlx(&port->woken)) return 1;

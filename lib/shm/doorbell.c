@@ -64,10 +64,13 @@ static socklen_t doorbell_address(struct ps__shm *shm, unsigned slot, int which,
     const char *name = path;
     char proc[PS__SHM_PATH + 64];
     if ((size_t)n >= sizeof address->sun_path) {        /* too long for an address: by way of the directory */
+        pthread_mutex_lock(&shm->port.fds);     /* any thread may ring */
         if (!ps__kept_valid(&shm->dirfd)) {
             int fd = open(shm->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
-            if (fd < 0 || ps__kept_set(&shm->dirfd, fd)) return 0;
+            if (fd >= 0) (void)ps__kept_set(&shm->dirfd, fd);
         }
+        pthread_mutex_unlock(&shm->port.fds);
+        if (shm->dirfd.fd < 0) return 0;
         n = snprintf(proc, sizeof proc, "/proc/self/fd/%d%s", shm->dirfd.fd, strrchr(path, '/'));
         name = proc;
         if ((size_t)n >= sizeof address->sun_path) return 0;
@@ -132,7 +135,7 @@ int ps__bell_bind(struct ps__port *port, int which)
     if (!shm->bound[which]) {
         err = doorbell_bind(shm, shm->bell[which].fd, which);
         /* Abstract names are free to all: a stranger who sits on ours must not keep us from sleeping. Tried again next time. */
-        ps__store_rlx(&port->deaf, err == -EADDRINUSE && which == PS__BELL_MESSAGE);
+        if (which == PS__BELL_MESSAGE) ps__store_rlx(&port->deaf, err == -EADDRINUSE);
         if (err == -EADDRINUSE) return shm->bell[which].fd;
         if (err) return err;
         shm->bound[which] = 1;
@@ -158,7 +161,15 @@ int ps__bell_ring(struct ps__port *port, unsigned slot, int which)
     struct sockaddr_un address;
     struct ps__kept *own = &shm->bell[PS__BELL_MESSAGE];
     socklen_t len = doorbell_address(shm, slot, which, &address);
-    if (!len || !ps__kept_valid(own)) return 1;
+    if (!len) return 1;
+    if (!ps__kept_valid(own)) {         /* the program closed it, or it is being replaced: with one for the occasion */
+        int fd = doorbell_socket(shm);
+        if (fd < 0) return 0;
+        ssize_t sent = sendto(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, len);
+        int rung = sent >= 0 || errno != EAGAIN;
+        ps__close_fd(fd);
+        return rung;
+    }
     if (sendto(own->fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, len) >= 0) return 1;
     if (errno != EAGAIN) return 1;                      /* its owner is gone, or will bind again and look */
     /* The sleeper's queue is full: rung already. Or our own buffer is: then it was not. */

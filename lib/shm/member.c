@@ -162,6 +162,18 @@ int ps__slot_map_loan(struct ps__shm *shm, unsigned slot, int writable, struct p
 
 /* ------------------------------------------------------------------ moving in and out */
 
+static int member_reserve(struct ps__shm *shm)
+{
+    struct stat st;
+    uint64_t offset = ps__shm_ring_offset(shm, shm->port.slot);
+    size_t size = ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry);
+    int fd = ps__shm_data_fd(shm), err = fd < 0 ? PS_ESYS : 0;
+    if (!err && (fstat(fd, &st) || (uint64_t)st.st_size < offset + size)) err = PS_ECORRUPT;
+    if (!err) err = ps__shm_reserve(fd, offset, size, "a publisher's ring");
+    ps__close_fd(fd);
+    return err;
+}
+
 /*
  * The slot may have had an owner who died anywhere, also in here: everything is done again by the next one. The lane goes on
  * where the old owner stopped, behind its old messages and gated by the same readers.
@@ -177,6 +189,7 @@ int ps__slot_move_in(struct ps__shm *shm)
     port->publisher = (uint32_t)epoch;
     if (ps__load_acq(&lane->ring)) {
         int err = ps__shm_know_geometry(shm, 0);
+        if (!err) err = member_reserve(shm);    /* nothing, if the word is true */
         if (!err) err = ps__slot_map(shm, port->slot, 1, &port->own);
         if (err && err != PS_ECORRUPT) return err;
         if (err) {

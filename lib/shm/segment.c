@@ -395,6 +395,8 @@ static int segment_open(struct ps__shm *shm, int *out)
     if (!err) err = segment_file_system(fd);
     if (!err) err = segment_read_header(shm, fd, &st);
     if (err) return err;
+    if (shm->proc && !shm->port.observe && !shm->header.anonymous)
+        return ps__fail(PS_EINVAL, "%s leads to a bus with a name: open it by that", path);
     int nameless = shm->proc || !shm->path[0];
     if (!nameless && st.st_nlink == 0) return PS_EAGAIN;
     if (!nameless && st.st_nlink > 1) return ps__fail(PS_EACCES, "%s has a second name (hard link)", path);

@@ -55,6 +55,9 @@ static int shm_lane_reserve(struct ps__port *port)
     ps__close_fd(fd);
     if (!err) err = ps__slot_map(shm, port->slot, 1, &port->own);
     if (!err) {
+        /* A lane that was used, and lost its word to damage. */
+        if (ps__load_acq(&lane->tail) != ps__load_acq(&lane->limit) && ps__ring_recover(port, &port->own))
+            ps__bump(&port->corrupt, 1);
         ps__raise(&port->words->lanes_high, port->slot + 1);    /* before its first commit */
         ps__store_rel(&lane->ring, ps__geometry_pack(&shm->geometry));  /* SYNC(reserve) release, other end reader_lane */
     }

@@ -236,6 +236,72 @@ static void test_unsubscribe_messages_on_their_way_not_delivered(void **state)
 
 /* ------------------------------------------------------------------ many */
 
+struct random_filter {
+    char    text[32];
+    ps_sub *sub;                /* NULL: not subscribed now */
+    int     runs;
+};
+
+static void random_handler(const ps_msg *msg, void *user)
+{
+    struct random_filter *f = user;
+
+    f->runs++;
+    if (!ps_topic_match(f->text, msg->topic))
+        f->runs += 1000;
+}
+
+/*
+ * Filters of all shapes come and go by chance; each message goes to exactly those there are, whatever left them has shared
+ * with others: a prefix, a bit, a bucket.
+ */
+static void test_subscribe_by_chance_exactly_the_matching_ones_run(void **state)
+{
+    enum { FILTERS = 120, STEPS = 6000 };
+    static struct random_filter f[FILTERS];
+    static const char *const shapes[] = { "%c/%c/%c", "%c/%c", "%c", "%c/+/%c", "%c/#", "+/%c/#", "%c/%c/#", "%c/%c/+", "+/+", "#" };
+    ps_bus *a = conform_open(NULL), *b = conform_open(NULL);
+
+    (void)state;
+    for (int i = 0; i < FILTERS; i++) {
+        const char *shape = shapes[i % 10];
+        char letters[3];
+
+        for (int l = 0; l < 3; l++)
+            letters[l] = (char)('a' + support_random() % 3);
+        snprintf(f[i].text, sizeof f[i].text, shape, letters[0], letters[1], letters[2]);
+    }
+    for (int step = 0; step < STEPS; step++) {
+        struct random_filter *one = &f[support_random() % FILTERS];
+        int wanted = 0, rc;
+        char topic[16];
+
+        /* Few at a time, so that the last of a kind goes often. */
+        if (one->sub != NULL) {
+            assert_int_equal(ps_unsubscribe(one->sub), 0);
+            one->sub = NULL;
+        } else if (support_random() % 8 == 0) {
+            assert_ok(ps_subscribe(b, one->text, random_handler, one, NULL, &one->sub));
+        }
+        snprintf(topic, sizeof topic, support_random() % 2 ? "%c/%c/%c" : "%c/%c", (int)('a' + support_random() % 3),
+                 (int)('a' + support_random() % 3), (int)('a' + support_random() % 3));
+        for (int i = 0; i < FILTERS; i++)
+            wanted += f[i].sub != NULL && ps_topic_match(f[i].text, topic);
+        rc = ps_publish(a, topic, "x", 1);
+        assert_ok(rc);
+        if (wanted > 0 && rc == 0)
+            fail_msg("step %d: nobody wants \"%s\", but %d do", step, topic, wanted);
+        assert_int_equal(ps_dispatch(b, 0, 0), wanted > 0);
+        for (int i = 0; i < FILTERS; i++) {
+            if (f[i].runs != (f[i].sub != NULL && ps_topic_match(f[i].text, topic)))
+                fail_msg("step %d: \"%s\" and \"%s\": %d", step, f[i].text, topic, f[i].runs);
+            f[i].runs = 0;
+        }
+    }
+    conform_close(a);
+    conform_close(b);
+}
+
 static uint64_t subscribe_filter_count(ps_bus *bus)
 {
     ps_member members[4];
@@ -360,6 +426,7 @@ static const struct CMUnitTest tests[] = {
     conform_test(test_subscribe_pull_two_matching_two_answers),
     conform_test(test_subscribe_first_one_decides_push_or_pull),
     conform_test(test_unsubscribe_messages_on_their_way_not_delivered),
+    conform_test(test_subscribe_by_chance_exactly_the_matching_ones_run),
     conform_test(test_subscribe_thousands_come_and_go_counts_return_to_0),
     conform_test(test_p1_subscribe_1000_topics_20000_subscriptions),
     conform_test(test_p1_100000_topics_need_neither_descriptor_nor_file),
