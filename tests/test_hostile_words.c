@@ -63,7 +63,7 @@ static int words_victim(void *arg)
             }
             _Atomic uint64_t *word = (_Atomic uint64_t *)(f.map + f.page[at / 512] * 512 + at % 512);
             /* A page of zeros is alike all over. */
-            if (atomic_load(word) == 0 && at % 16 != 0)
+            if (atomic_load(word) == 0 && at % 64 != 0)
                 break;
             /* The lanes are full of messages that nobody has read when it happens. */
             house_fill(&h);
@@ -137,7 +137,7 @@ static int attaching_victim(void *arg)
     pages = used_pages(image, words, page, MOST_PAGES);
     for (uint64_t at = sc->from; at / 512 < pages; at++) {
         uint64_t old = image[page[at / 512] * 512 + at % 512];
-        if (old == 0 && at >= 512 && at % 16 != 0)
+        if (old == 0 && at >= 512 && at % 64 != 0)
             continue;
         for (unsigned i = 0; i < (at < 512 ? EVILS : 1u); i++) {
             struct house h = { .scene = sc };

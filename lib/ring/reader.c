@@ -17,6 +17,9 @@
 #define READER_TRY_LEAST    8u                  /* times at the head between two tries */
 #define READER_TRY_MOST     4096u
 
+/* ps__port.marked. */
+enum { READER_MARK_NONE, READER_MARK_DUE, READER_MARK_TAKEN };
+
 /* What became of a look at a lane; errors are negative. */
 enum { READER_NOTHING, READER_SKIPPED, READER_DONE };
 
@@ -278,11 +281,25 @@ static void reader_lag_failed(struct ps__port *port)
     port->lag_try = port->lag_try < READER_TRY_MOST / 2 ? port->lag_try * 2 + READER_TRY_LEAST : READER_TRY_MOST;
 }
 
+/* What is there now is all that this dispatch reads. Taken at the first message: a look at tail in each empty poll would cost
+ * producers its line. */
+static void reader_mark(struct ps__port *port)
+{
+    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
+    if (high > port->lanes) high = port->lanes;
+    for (unsigned l = 0; l < high; l++) port->stop[l] = ps__lane_tail(port->view[l].lane);
+    port->stop_high = high;
+    port->marked = READER_MARK_TAKEN;
+}
+
 /* One look at a lane that is readable. */
 static int reader_step(struct ps__port *port, unsigned lane, ps_record *record, int *resyncs)
 {
     const struct ps__copy *copy = reader_copy(port, lane);
-    if (PS_LIKELY(copy != NULL)) return reader_take(port, lane, copy, record, resyncs);
+    if (PS_LIKELY(copy != NULL)) {
+        if (PS_UNLIKELY(port->marked == READER_MARK_DUE)) reader_mark(port);
+        return reader_take(port, lane, copy, record, resyncs);
+    }
     const struct ps__view *view = &port->view[lane];
     if (PS_UNLIKELY(ps__reader_evicted(port, lane))) {          /* gate again before going on: ps_run may never begin anew */
         (*resyncs)++;
@@ -291,6 +308,7 @@ static int reader_step(struct ps__port *port, unsigned lane, ps_record *record, 
     }
     uint64_t stamp = ps__load_acq(&view->cell[port->next[lane] & (view->cells - 1)].stamp), want = port->next[lane] + 1;
     if (stamp == 0 || (int64_t)(stamp - want) < 0) return READER_NOTHING;
+    if (PS_UNLIKELY(port->marked == READER_MARK_DUE)) reader_mark(port);
     if (stamp == want) {
         if (port->at_head) (void)reader_lag(port, 1);
         int filled = reader_fill(port, lane);
@@ -321,9 +339,8 @@ int ps__port_begin(void *state, int marked)
     ps__reader_rejoin_if_evicted(port);
     unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
     if (high > port->lanes) high = port->lanes;
-    port->marked = marked;
-    port->stop_high = high;
-    if (marked) for (unsigned l = 0; l < high; l++) port->stop[l] = ps__lane_tail(port->view[l].lane);
+    if (marked) (void)reader_lag(port, 0);      /* behind the mark there is nothing to wait for: before it, then */
+    port->marked = marked ? READER_MARK_DUE : READER_MARK_NONE;
     unsigned log = (unsigned)(ps__load_rlx(&port->words->geometry) & 0xff);
     port->budget = ((uint64_t)high << (log < 20 ? log : 20)) + 65536;   /* all that can be there, and some */
     return 0;
@@ -333,7 +350,7 @@ int ps__port_begin(void *state, int marked)
 static int reader_lane(struct ps__port *port, unsigned lane)
 {
     if (lane == port->lane && !port->echo && !port->shared_lane) return 0;
-    if (port->marked && (lane >= port->stop_high || (int64_t)(port->stop[lane] - port->next[lane]) <= 0)) return 0;
+    if (port->marked == READER_MARK_TAKEN && (lane >= port->stop_high || (int64_t)(port->stop[lane] - port->next[lane]) <= 0)) return 0;
     struct ps__view *view = &port->view[lane];
     if (PS_LIKELY(view->cell != NULL)) return 1;
     /* SYNC(reserve) acquire, other end lane_reserve: no page is read before its word says that it is there. */
@@ -379,6 +396,7 @@ int ps__port_next(void *state, ps_record *record)
     int rc = reader_scan(port, record);
     if (rc == 0) {
         port->at_head = 0;
+        if (port->marked && port->lag_paused && !port->lag_got) reader_lag_failed(port);
         if (reader_lag(port, 0) && (rc = reader_scan(port, record)) == 0) reader_lag_failed(port);
     }
     if (rc > 0) port->lag_got++;
