@@ -253,10 +253,11 @@ gone:
 static int reader_lag(struct ps__port *port, int in_step)
 {
     unsigned got = port->lag_got;
+    if (got == 0 || port->marked) return 0;     /* with a mark: at the next begin */
     port->lag_got = 0;
-    if (got == 0 || port->marked) return 0;
     if (port->lag_paused) {
         port->lag_paused = 0;
+        if (got >= 3) port->lag_try = READER_TRY_LEAST;
         if (got < 3) port->lag_ns = 0;
         else if (got < READER_LAG_ENOUGH && port->lag_ns < READER_LAG_MOST_NS) port->lag_ns *= 2;
     }

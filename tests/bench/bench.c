@@ -87,7 +87,7 @@ static void reading_side(void)
     for (;;) {
         uint64_t least = HELLO, greeted = HELLO;
         for (int i = 0; i < subscribers; i++) {
-            MUST(ps_dispatch(reader[i].bus, 0, 0));
+            MUST(ps_dispatch(reader[i].bus, 256, 0));
             least = reader[i].next < least ? reader[i].next : least;
             greeted = reader[i].hello < greeted ? reader[i].hello : greeted;
         }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * test_crash.c - members are killed and stopped at random instants; the others go on, lose nothing that was accepted and
- * read nothing that is torn. PS_TEST_KILLS (2500) scales it, PS_TEST_SEED repeats the choices.
+ * read nothing that is torn. PS_TEST_KILLS (2500; 800 under a sanitizer) scales it, PS_TEST_SEED repeats the choices.
  */
 #include "../actors.h"
 
@@ -14,7 +14,7 @@
 static uint64_t kill_budget(void)
 {
     const char *text = getenv("PS_TEST_KILLS");
-    uint64_t kills = text ? strtoull(text, NULL, 10) : 2500;
+    uint64_t kills = text ? strtoull(text, NULL, 10) : ACTORS_SANITIZED ? 800 : 2500;
     return kills ? kills : 1;
 }
 
