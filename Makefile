@@ -22,6 +22,7 @@ SOURCES := \
 	lib/ring/evict.c \
 	lib/ring/loan.c \
 	lib/ring/join.c \
+	lib/ring/lag.c \
 	lib/ring/reader.c \
 	lib/ring/interest.c \
 	lib/ring/port.c \

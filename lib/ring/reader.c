@@ -11,11 +11,6 @@
 #include <stdlib.h>
 
 #define READER_RESYNCS 64                       /* jumps over garbage in one call */
-#define READER_LAG_LEAST_NS 250u                /* a pause on purpose */
-#define READER_LAG_MOST_NS  4000u
-#define READER_LAG_ENOUGH   256u                /* messages that make a pause long enough */
-#define READER_TRY_LEAST    8u                  /* times at the head between two tries */
-#define READER_TRY_MOST     4096u
 
 /* ps__port.marked. */
 enum { READER_MARK_NONE, READER_MARK_DUE, READER_MARK_TAKEN };
@@ -240,48 +235,6 @@ gone:
                                                                                                       : READER_NOTHING;
 }
 
-/* ------------------------------------------------------------------ staying behind on purpose */
-
-/*
- * A reader that chases the head makes every message cost both sides several line transfers: the cell, and tail. When messages
- * come that fast it is better to keep off the lines for a moment: the producer runs on, and the next look finds many at once.
- *
- * It is at the head when it finds nothing, or when it took all there was and finds more at once (both sides in step). There it
- * tries a short pause now and then. As long as a pause yields several messages it pauses longer, up to some microseconds; when
- * it yields none, it delivers at once and tries ever more rarely. So a lone message is never held up but by such a try.
- */
-static int reader_lag(struct ps__port *port, int in_step)
-{
-    unsigned got = port->lag_got;
-    if (got == 0 || port->marked) return 0;     /* with a mark: at the next begin */
-    port->lag_got = 0;
-    if (port->lag_paused) {
-        port->lag_paused = 0;
-        if (got >= 3) port->lag_try = READER_TRY_LEAST;
-        if (got < 3) port->lag_ns = 0;
-        else if (got < READER_LAG_ENOUGH && port->lag_ns < READER_LAG_MOST_NS) port->lag_ns *= 2;
-    }
-    if (!port->lag_ns) {
-        if (port->lag_wait++ < (in_step ? READER_TRY_LEAST : port->lag_try)) return 0;
-        port->lag_wait = 0;
-        port->lag_ns = READER_LAG_LEAST_NS;
-    }
-    uint64_t until = ps__now_ns() + port->lag_ns;
-    do {
-        for (int i = 0; i < 4; i++) ps__pause();
-    } while (ps__now_ns() < until);
-    port->lag_paused = 1;
-    return 1;
-}
-
-/* A pause that was for nothing: no flood. */
-static void reader_lag_failed(struct ps__port *port)
-{
-    port->lag_paused = 0;
-    port->lag_ns = 0;
-    port->lag_try = port->lag_try < READER_TRY_MOST / 2 ? port->lag_try * 2 + READER_TRY_LEAST : READER_TRY_MOST;
-}
-
 /* What is there now is all that this dispatch reads. Taken at the first message: a look at tail in each empty poll would cost
  * producers its line. */
 static void reader_mark(struct ps__port *port)
@@ -311,7 +264,7 @@ static int reader_step(struct ps__port *port, unsigned lane, ps_record *record, 
     if (stamp == 0 || (int64_t)(stamp - want) < 0) return READER_NOTHING;
     if (PS_UNLIKELY(port->marked == READER_MARK_DUE)) reader_mark(port);
     if (stamp == want) {
-        if (port->at_head) (void)reader_lag(port, 1);
+        if (port->at_head) (void)ps__lag_pause(port, 1);
         int filled = reader_fill(port, lane);
         port->at_head = filled && port->copy_count < PS__COPIES;
         if (filled) return reader_take(port, lane, &port->copy[0], record, resyncs);
@@ -340,7 +293,7 @@ int ps__port_begin(void *state, int marked)
     ps__reader_rejoin_if_evicted(port);
     unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
     if (high > port->lanes) high = port->lanes;
-    if (marked) (void)reader_lag(port, 0);      /* behind the mark there is nothing to wait for: before it, then */
+    if (marked) (void)ps__lag_pause(port, 0);      /* behind the mark there is nothing to wait for: before it, then */
     port->marked = marked ? READER_MARK_DUE : READER_MARK_NONE;
     unsigned log = (unsigned)(ps__load_rlx(&port->words->geometry) & 0xff);
     port->budget = ((uint64_t)high << (log < 20 ? log : 20)) + 65536;   /* all that can be there, and some */
@@ -397,8 +350,8 @@ int ps__port_next(void *state, ps_record *record)
     int rc = reader_scan(port, record);
     if (rc == 0) {
         port->at_head = 0;
-        if (port->marked && port->lag_paused && !port->lag_got) reader_lag_failed(port);
-        if (reader_lag(port, 0) && (rc = reader_scan(port, record)) == 0) reader_lag_failed(port);
+        if (port->marked && port->lag_paused && !port->lag_got) ps__lag_failed(port);
+        if (ps__lag_pause(port, 0) && (rc = reader_scan(port, record)) == 0) ps__lag_failed(port);
     }
     if (rc > 0) port->lag_got++;
     return rc;
@@ -501,8 +454,3 @@ int ps__reader_look(struct ps__port *port, unsigned *blocked)
 }
 
 #undef READER_RESYNCS
-#undef READER_LAG_LEAST_NS
-#undef READER_LAG_MOST_NS
-#undef READER_LAG_ENOUGH
-#undef READER_TRY_LEAST
-#undef READER_TRY_MOST

@@ -260,7 +260,7 @@ struct ps__port {
     unsigned turn, turn_left;           /* lane that has its turn */
     unsigned stop_high;                 /* lanes that have a stop */
     uint64_t budget;                    /* messages a dispatch may step over */
-    unsigned at_head, lag_got, lag_ns, lag_paused, lag_wait, lag_try;   /* staying behind on purpose: reader_lag */
+    unsigned at_head, lag_got, lag_ns, lag_paused, lag_wait, lag_try;   /* staying behind on purpose: lag.c */
     int marked, borrowing;              /* borrowing: lane + 1 whose record is out in place */
     uint64_t stuck_ms;                  /* when lanes were looked at that stand before an unfinished claim */
     unsigned char *buffer;              /* payloads that are not inline, 64-byte aligned */
@@ -370,6 +370,10 @@ PS_PRIVATE void ps__reader_rejoin_if_evicted(struct ps__port *port);
 PS_PRIVATE void ps__reader_leave(struct ps__port *port);        /* at close too */
 PS_PRIVATE int ps__reader_leave_if_pending(struct ps__port *port);
 PS_PRIVATE uint64_t ps__lane_tail(struct ps__lane *lane);       /* the 64-bit number of what is claimed next */
+
+/* lag.c */
+PS_PRIVATE int ps__lag_pause(struct ps__port *port, int in_step);
+PS_PRIVATE void ps__lag_failed(struct ps__port *port);
 
 /* reader.c */
 PS_PRIVATE int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first);

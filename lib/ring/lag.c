@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * lag.c - staying behind a flood on purpose.
+ *
+ * A reader that chases the head makes every message cost both sides several line transfers: the cell, and tail. When messages
+ * come that fast it is better to keep off the lines for a moment: the producer runs on, and the next look finds many at once.
+ *
+ * It is at the head when it finds nothing, or when it took all there was and finds more at once (both sides in step). There it
+ * tries a short pause now and then. As long as a pause yields several messages it pauses longer, up to some microseconds; when
+ * it yields none, it delivers at once and tries ever more rarely. So a lone message is never held up but by such a try.
+ */
+#include "ring.h"
+
+#define LAG_LEAST_NS  250u              /* a pause on purpose */
+#define LAG_MOST_NS   4000u
+#define LAG_ENOUGH    256u              /* messages that make a pause long enough */
+#define LAG_TRY_LEAST 8u                /* times at the head between two tries */
+#define LAG_TRY_MOST  4096u
+
+/* in_step: it took all there was and finds more at once. 1: paused, look again. */
+int ps__lag_pause(struct ps__port *port, int in_step)
+{
+    unsigned got = port->lag_got;
+    if (got == 0 || port->marked) return 0;     /* with a mark: at the next begin */
+    port->lag_got = 0;
+    if (port->lag_paused) {
+        port->lag_paused = 0;
+        if (got >= 3) port->lag_try = LAG_TRY_LEAST;
+        if (got < 3) port->lag_ns = 0;
+        else if (got < LAG_ENOUGH && port->lag_ns < LAG_MOST_NS) port->lag_ns *= 2;
+    }
+    if (!port->lag_ns) {
+        if (port->lag_wait++ < (in_step ? LAG_TRY_LEAST : port->lag_try)) return 0;
+        port->lag_wait = 0;
+        port->lag_ns = LAG_LEAST_NS;
+    }
+    uint64_t until = ps__now_ns() + port->lag_ns;
+    do {
+        for (int i = 0; i < 4; i++) ps__pause();
+    } while (ps__now_ns() < until);
+    port->lag_paused = 1;
+    return 1;
+}
+
+/* A pause that was for nothing: no flood. */
+void ps__lag_failed(struct ps__port *port)
+{
+    port->lag_paused = 0;
+    port->lag_ns = 0;
+    port->lag_try = port->lag_try < LAG_TRY_MOST / 2 ? port->lag_try * 2 + LAG_TRY_LEAST : LAG_TRY_MOST;
+}
+
+#undef LAG_LEAST_NS
+#undef LAG_MOST_NS
+#undef LAG_ENOUGH
+#undef LAG_TRY_LEAST
+#undef LAG_TRY_MOST
