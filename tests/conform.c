@@ -9,7 +9,7 @@
 
 #define CONFORM_TEXT    1024
 #define CONFORM_HANDLES 300
-#define CONFORM_HANG_S  60              /* a test that takes so long hangs: end the program, its name is the last line */
+#define CONFORM_HANG_S  100             /* a test that takes so long hangs: end the program, its name is the last line */
 
 const struct conform_backend *conform_backend;
 

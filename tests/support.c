@@ -25,6 +25,7 @@
 #define SUPPORT_ROTATION 16
 #define SUPPORT_TEXT     512
 #define SUPPORT_CHILD_S  240            /* a forgotten child ends by itself after that long */
+#define SUPPORT_STEP_MS  50
 
 static void support_die(const char *what)
 {
@@ -82,12 +83,36 @@ static void support_pause(long nanoseconds)
     nanosleep(&pause, NULL);
 }
 
+/*
+ * Time as the waiter lives it. A virtual machine may stand still for seconds, and then all the time since is over at once
+ * though nobody has had a chance to do anything: a step counts for SUPPORT_STEP_MS at most.
+ */
+struct support_patience {
+    uint64_t last_ms, left_ms;
+};
+
+static struct support_patience support_patience(int deadline_ms)
+{
+    return (struct support_patience){ support_now_ms(), deadline_ms > 0 ? (uint64_t)deadline_ms : 0 };
+}
+
+static int support_patient(struct support_patience *p)
+{
+    uint64_t now = support_now_ms(), step = now - p->last_ms;
+
+    if (step > SUPPORT_STEP_MS)
+        step = SUPPORT_STEP_MS;
+    p->last_ms = now;
+    p->left_ms -= step < p->left_ms ? step : p->left_ms;
+    return p->left_ms > 0;
+}
+
 int support_wait(int (*check)(void *arg), void *arg, int deadline_ms)
 {
-    uint64_t end = support_now_ms() + (uint64_t)deadline_ms;
+    struct support_patience patience = support_patience(deadline_ms);
     int answer, turns = 0;
 
-    while ((answer = check(arg)) == 0 && support_now_ms() < end) {
+    while ((answer = check(arg)) == 0 && support_patient(&patience)) {
         /* Mostly the other side needs the processor for a moment only. */
         if (++turns < 64)
             sched_yield();
@@ -132,7 +157,7 @@ static int support_status(int status)
 
 int support_reap(pid_t child, int deadline_ms)
 {
-    uint64_t end = support_now_ms() + (uint64_t)deadline_ms;
+    struct support_patience patience = support_patience(deadline_ms);
     int status = 0;
 
     for (;;) {
@@ -142,7 +167,7 @@ int support_reap(pid_t child, int deadline_ms)
             return support_status(status);
         if (answer < 0 && errno != EINTR)
             return -1;
-        if (support_now_ms() >= end)
+        if (!support_patient(&patience))
             break;
         support_pause(1000000);
     }

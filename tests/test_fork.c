@@ -23,7 +23,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define HANG_S 60
+#define HANG_S 100
 
 struct kind {
     const char *scheme;         /* NULL: anonymous */

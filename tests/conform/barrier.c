@@ -14,14 +14,7 @@ struct barrier {
 
 static int barrier_wait(struct barrier *b, int turn)
 {
-    uint64_t end = support_now_ms() + DEADLINE_MS;
-
-    while (atomic_load(&b->turn) != turn) {
-        if (support_now_ms() > end)
-            return -1;
-        sched_yield();
-    }
-    return 0;
+    return conform_reached(&b->turn, turn) ? 0 : -1;
 }
 
 static void *barrier_body(void *arg)

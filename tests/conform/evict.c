@@ -24,15 +24,16 @@ static void evict_reader(const ps_msg *msg, void *user)
     r->lost += msg->lost;
 }
 
-/* Publishes number i on "t", trying again while it is refused; 0, or an error after the deadline. */
+/* Publishes number i on "t", trying again each millisecond while it is refused. How often it was, or an error. */
 static int evict_insist(ps_bus *bus, uint64_t i)
 {
-    uint64_t end = support_now_ms() + DEADLINE_MS;
-    int rc;
+    int rc, tries = 0;
 
-    while ((rc = ps_publish(bus, "t", &i, sizeof i)) == PS_EAGAIN && support_now_ms() < end)
+    while ((rc = ps_publish(bus, "t", &i, sizeof i)) == PS_EAGAIN && tries < DEADLINE_MS) {
         conform_pause_ms(1);
-    return rc < 0 ? rc : 0;
+        tries++;
+    }
+    return rc < 0 ? rc : tries;
 }
 
 static uint32_t evict_flags(ps_bus *bus, const char *name)
@@ -55,6 +56,7 @@ static void test_p7_evict_stalled_reader_learns_exact_loss_and_gates_again(void 
     struct evict_reader r;
     ps_bus *a, *b;
     uint64_t published = 0, moved;
+    int tries;
 
     (void)state;
     conform_need(PS_CAN_RELIABLE);
@@ -66,11 +68,14 @@ static void test_p7_evict_stalled_reader_learns_exact_loss_and_gates_again(void 
     for (uint64_t evicted = 1; evicted <= 3; evicted++) {
         assert_int_equal(conform_fill(a, "t", published, 100), 4);
         published += 4;
-        for (int i = 0; i < 50; i++, published++)       /* far beyond what the ring holds */
-            assert_int_equal(evict_insist(a, published), 0);
-        /* Not before its time, and not ages after it: the bound is for a busy machine, not for speed. */
+        tries = evict_insist(a, published);
+        assert_ok(tries);
+        published++;
+        /* Not before its time, and not ages after it. Tries, not time: the machine may stand still. */
         assert_true(support_now_ms() - moved >= 39);
-        assert_true(support_now_ms() - moved < 3500);
+        assert_true(tries < 2000);
+        for (int i = 1; i < 50; i++, published++)       /* far beyond what the ring holds */
+            assert_int_equal(evict_insist(a, published), 0);
         assert_int_equal(conform_stats(a).evictions, evicted);
         if (conform_backend->can & PS_CAN_MEMBERS)
             assert_true(evict_flags(a, "stalled") & PS_MEMBER_EVICTED);
@@ -125,7 +130,7 @@ static void test_p7_evict_message_in_hand_stays_whole(void **state)
     assert_int_equal(ps_publish(a, "t", &number, sizeof number), 1);
     assert_int_equal(ps_next(b, &msg, 0), 1);
     for (uint64_t i = 0; i < 100; i++)
-        assert_int_equal(evict_insist(a, i), 0);
+        assert_ok(evict_insist(a, i));
     assert_memory_equal(msg->data, &number, sizeof number);
     assert_string_equal(msg->topic, "t");
     for (seen = 0; ps_next(b, &msg, 0) == 1; seen++)
@@ -250,7 +255,7 @@ static void test_p7_evict_healthy_readers_lose_nothing(void **state)
     assert_ok(ps_subscribe(b, "t", evict_reader, &stalled, NULL, NULL));
     assert_ok(ps_subscribe(c, "t", evict_reader, &healthy, NULL, NULL));
     for (; published < 200; published++) {
-        assert_int_equal(evict_insist(a, published), 0);
+        assert_ok(evict_insist(a, published));
         conform_drain(c);
     }
     assert_int_equal(healthy.delivered, 200);
@@ -278,7 +283,7 @@ static void test_evict_subscriptions_stay(void **state)
     b = conform_open(NULL);
     conform_subscribe(b, "t", &log);
     for (uint64_t i = 0; i < 20; i++)
-        assert_int_equal(evict_insist(a, i), 0);
+        assert_ok(evict_insist(a, i));
     assert_int_equal(ps_wanted(a, "t"), 1);     /* evicted ones count */
     conform_subscribe(b, "u", &second);
     conform_say(a, "u", "x");
@@ -317,7 +322,7 @@ static void evict_borrow(const ps_msg *msg, void *user)
     if (h->sub != NULL)
         h->wrong += ps_unsubscribe(h->sub) != 0;
     /* Long beyond evict=, with a message that would be written over this one sooner or later. */
-    while (support_now_ms() - start < 120) {
+    while (support_now_ms() - start < 120 || h->refused < 10) {
         unsigned char data[400];
         int rc;
 

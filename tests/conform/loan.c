@@ -365,7 +365,7 @@ static void test_loan_by_several_threads_of_one_handle_all_whole(void **state)
     conform_need(PS_CAN_LOAN | PS_CAN_RELIABLE);
     memset(&check, 0, sizeof check);
     memset(threads, 0, sizeof threads);
-    a = conform_open("block=20000&evict=-1&loans=64k&depth=64");
+    a = conform_open("block=60000&evict=-1&loans=64k&depth=64");
     b = conform_open(NULL);
     assert_ok(ps_subscribe(b, "t", loan_check, &check, NULL, NULL));
     for (int i = 0; i < LOAN_THREADS; i++) {
@@ -373,7 +373,7 @@ static void test_loan_by_several_threads_of_one_handle_all_whole(void **state)
         threads[i].publisher = (uint64_t)i;
         conform_start(&threads[i].thread, loan_thread, &threads[i]);
     }
-    while (check.count < LOAN_THREADS * LOAN_MESSAGES && ps_dispatch(b, 0, DEADLINE_MS) > 0)
+    while (check.count < LOAN_THREADS * LOAN_MESSAGES && ps_dispatch(b, 0, 3 * DEADLINE_MS) > 0)
         continue;
     for (int i = 0; i < LOAN_THREADS; i++) {
         conform_join(threads[i].thread);

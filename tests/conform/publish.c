@@ -338,7 +338,7 @@ static void *order_read(void *arg)
     struct order *o = arg;
 
     while (o->error == 0 && atomic_load(&o->count) < ORDER_ALL) {
-        int rc = ps_dispatch(o->bus, 100, DEADLINE_MS);
+        int rc = ps_dispatch(o->bus, 100, 3 * DEADLINE_MS);
 
         if (rc <= 0)
             o->error = rc < 0 ? rc : 1;
@@ -362,7 +362,7 @@ static void order_run(int own, int total)
         conform_start(&threads[i], order_read, &readers[i]);
     }
     for (int i = 0; i < ORDER_PUBLISHERS; i++) {
-        publishers[i].bus = own || i == 0 ? conform_open("block=20000&evict=-1") : publishers[0].bus;
+        publishers[i].bus = own || i == 0 ? conform_open("block=60000&evict=-1") : publishers[0].bus;
         publishers[i].publisher = (uint64_t)i;
         conform_start(&threads[ORDER_READERS + i], order_publish, &publishers[i]);
     }
