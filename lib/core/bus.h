@@ -81,11 +81,6 @@ struct ps__frame {
     ps_bus *bus;
     struct ps__frame *outer;
 };
-#if defined __GLIBC__
-#define PS__TLS _Thread_local __attribute__((tls_model("initial-exec")))
-#else
-#define PS__TLS _Thread_local
-#endif
 extern PS_PRIVATE PS__TLS struct ps__frame *ps__frames;
 
 /* bus.c */

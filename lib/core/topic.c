@@ -81,7 +81,7 @@ static inline uint64_t topic_fold(uint64_t a, uint64_t b)
  * One multiplication for 16 bytes, both of its sides under the seed, so that nobody who does not know the seed can choose
  * names that make a side zero. The length, mixed in at the end, tells names apart whose overlapping words are equal.
  */
-uint64_t ps__hash(const char *text, size_t len, uint64_t seed)
+static inline uint64_t topic_hash(const char *text, size_t len, uint64_t seed)
 {
     uint64_t key = topic_fold(seed ^ TOPIC_K0, TOPIC_K1);
     uint64_t state = key ^ seed, low = 0, high = 0;
@@ -98,6 +98,11 @@ uint64_t ps__hash(const char *text, size_t len, uint64_t seed)
     high ^= key;
     topic_multiply(&low, &high);
     return topic_fold(low ^ TOPIC_K2 ^ len, high ^ key);
+}
+
+uint64_t ps__hash(const char *text, size_t len, uint64_t seed)
+{
+    return topic_hash(text, len, seed);
 }
 
 uint64_t ps__prefix_hash(const char *text, size_t len, int depth, uint64_t seed)
@@ -219,7 +224,7 @@ int ps__topic_parse(const char *topic, uint64_t seed, ps_topic *out)
     }
     out->text = topic;
     out->len = len;
-    out->hash = ps__hash(topic, len, seed);
+    out->hash = topic_hash(topic, len, seed);
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #ifndef PS_PLATFORM_H
 #define PS_PLATFORM_H
 
+#include "atomic.h"
 #include <poll.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -26,8 +27,19 @@ PS_PRIVATE uint64_t ps__deadline_ns(int timeout_ms);
 PS_PRIVATE void ps__random(void *bytes, size_t size);
 
 /* ---- threads */
+#if defined __GLIBC__
+#define PS__TLS _Thread_local __attribute__((tls_model("initial-exec")))
+#else
+#define PS__TLS _Thread_local
+#endif
+extern PS_PRIVATE PS__TLS unsigned ps__thread_self;     /* one more than the number; 0: not given yet */
+PS_PRIVATE unsigned ps__thread_first(void);
 /* A small number of this thread: 0, 1, 2, … in the order of their first call; never given back. */
-PS_PRIVATE unsigned ps__thread_number(void);
+static inline unsigned ps__thread_number(void)
+{
+    unsigned self = ps__thread_self;
+    return __builtin_expect(self != 0, 1) ? self - 1 : ps__thread_first();
+}
 /* Switches thread cancellation off; the result goes to ps__cancel_restore. */
 PS_PRIVATE int ps__cancel_off(void);
 PS_PRIVATE void ps__cancel_restore(int state);
@@ -46,8 +58,13 @@ PS_PRIVATE void *ps__wiped_page(void);                  /* zeroed memory that is
 PS_PRIVATE void ps__fence_init(void);                   /* decides ps__light_is_free */
 /* Called by every ps_open: sets up the machinery below once. 0 or PS_ESYS, PS_ENOMEM. */
 PS_PRIVATE int ps__process_init(void);
+extern PS_PRIVATE _Atomic(ps__a64 *) ps__generation_word;      /* set once, before the first handle exists */
 /* A number that differs in a forked child, also one made by a raw clone(2). */
-PS_PRIVATE uint64_t ps__process_generation(void);
+static inline uint64_t ps__process_generation(void)
+{
+    /* Relaxed: whoever asks with a handle got it after the pointer was set; the word changes only by fork. */
+    return ps__load_rlx(ps__load_rlx(&ps__generation_word));
+}
 
 /* Descriptors that a forked child must close at once (never unlock): a list entry inside the owner. */
 struct ps__fork_entry {

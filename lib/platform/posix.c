@@ -22,9 +22,9 @@
 #include <unistd.h>
 
 #if defined __GLIBC__
-#define POSIX_TLS _Thread_local __attribute__((tls_model("initial-exec")))
+#define PS__TLS _Thread_local __attribute__((tls_model("initial-exec")))
 #else
-#define POSIX_TLS _Thread_local
+#define PS__TLS _Thread_local
 #endif
 
 /* From linux.c. */
@@ -78,13 +78,13 @@ int ps__left_ms(uint64_t deadline_ns)
 
 /* ------------------------------------------------------------------ threads */
 
-unsigned ps__thread_number(void)
+PS__TLS unsigned ps__thread_self;
+
+unsigned ps__thread_first(void)
 {
     static _Atomic unsigned last;
-    static POSIX_TLS unsigned number;           /* one more than the answer; 0: not given yet */
-    if (PS_UNLIKELY(number == 0))
-        number = ps__add_rlx(&last, 1) + 1;     /* relaxed: only that no two are equal matters */
-    return number - 1;
+    ps__thread_self = ps__add_rlx(&last, 1) + 1;        /* relaxed: only that no two are equal matters */
+    return ps__thread_self - 1;
 }
 
 int ps__cancel_off(void)
@@ -103,7 +103,7 @@ void ps__cancel_restore(int state)
 /* ------------------------------------------------------------------ fork */
 
 static ps__a64 posix_word;                      /* the generation where there is no page for it */
-static _Atomic(ps__a64 *) posix_generation = &posix_word;       /* set once, before the first handle exists */
+_Atomic(ps__a64 *) ps__generation_word = &posix_word;
 static ps__a64 posix_last_generation;           /* an ordinary variable: a child goes on where its parent was */
 
 static pthread_once_t posix_once = PTHREAD_ONCE_INIT;
@@ -116,14 +116,8 @@ static _Atomic int posix_atfork_done;
  */
 static pthread_mutex_t posix_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct ps__fork_entry *posix_entries;
-static POSIX_TLS volatile int posix_holding;    /* this thread changes the list */
-static POSIX_TLS int posix_forking;             /* fork handlers of this thread's fork that have yet to finish */
-
-uint64_t ps__process_generation(void)
-{
-    /* Relaxed: whoever asks with a handle got it after the pointer was set; the word changes only by fork. */
-    return ps__load_rlx(ps__load_rlx(&posix_generation));
-}
+static PS__TLS volatile int posix_holding;    /* this thread changes the list */
+static PS__TLS int posix_forking;             /* fork handlers of this thread's fork that have yet to finish */
 
 /* Gives the word a valid value if it has none. */
 static void posix_generation_renew(ps__a64 *word)
@@ -148,7 +142,7 @@ static void posix_fork_child(void)
 {
     if (--posix_forking != 0)
         return;
-    ps__a64 *word = ps__load_rlx(&posix_generation);
+    ps__a64 *word = ps__load_rlx(&ps__generation_word);
     if (word == &posix_word)
         ps__store_rlx(word, 0);                 /* what the kernel has done to a page */
     posix_generation_renew(word);
@@ -163,7 +157,7 @@ static void posix_init_once(void)
     ps__a64 *page = ps__wiped_page();
     ps__a64 *word = page ? page : &posix_word;
     posix_generation_renew(word);
-    ps__store_rlx(&posix_generation, word);
+    ps__store_rlx(&ps__generation_word, word);
     ps__fence_init();
 }
 
@@ -171,7 +165,7 @@ int ps__process_init(void)
 {
     (void)pthread_once(&posix_once, posix_init_once);
 
-    ps__a64 *word = ps__load_rlx(&posix_generation);
+    ps__a64 *word = ps__load_rlx(&ps__generation_word);
     if (PS_UNLIKELY(ps__load_rlx(word) == 0)) {
         /*
          * A child that ran no fork handler. The mutex may be held by a thread that does not exist here. The entries are
@@ -299,4 +293,3 @@ void ps__pages_free(void *pages, size_t size)
     errno = saved;
 }
 
-#undef POSIX_TLS

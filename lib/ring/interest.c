@@ -52,12 +52,6 @@ static int interest_has(const ps__a64 *bits, uint32_t size, uint64_t hash)
     return 1;
 }
 
-/* The word by which publishers notice that the answer may have changed. */
-static ps__a64 *interest_word(struct ps__words *words, int common, uint64_t hash)
-{
-    return &words->epoch[common ? PS__EPOCHS : hash >> 56];
-}
-
 static void interest_visit(void *arg, const ps_filter *filter, uint32_t flags)
 {
     struct ps__port *port = arg;
@@ -78,7 +72,7 @@ static void interest_upgrade(struct ps__port *port)
     port->big = big;
     port->host->each(port->host, interest_visit, port);
     ps__store_rel(&port->about[port->slot]->big, 1);    /* SYNC(reserve) other end ps__interest_of */
-    ps__add_rel(interest_word(port->words, 1, 0), 1);
+    ps__add_rel(ps__interest_word(port->words, 1, 0), 1);
 }
 
 /* What can fail comes first. */
@@ -97,7 +91,7 @@ void ps__interest_add(struct ps__port *port, const ps_filter *filter)
     if (filter->wild && port->wild_count[filter->depth]++ == 0)
         ps__store_rlx(&about->wild, ps__load_rlx(&about->wild) | (uint64_t)1 << filter->depth);
     ps__store_rlx(&about->filters, ++port->filters);
-    ps__add_rel(interest_word(port->words, filter->wild, filter->hash), 1);     /* SYNC(interest) release */
+    ps__add_rel(ps__interest_word(port->words, filter->wild, filter->hash), 1);     /* SYNC(interest) release */
 }
 
 void ps__interest_remove(struct ps__port *port, const ps_filter *filter)
@@ -108,7 +102,7 @@ void ps__interest_remove(struct ps__port *port, const ps_filter *filter)
     if (filter->wild && --port->wild_count[filter->depth] == 0)
         ps__store_rlx(&about->wild, ps__load_rlx(&about->wild) & ~((uint64_t)1 << filter->depth));
     ps__store_rlx(&about->filters, --port->filters);
-    ps__add_rel(interest_word(port->words, filter->wild, filter->hash), 1);     /* SYNC(interest) release */
+    ps__add_rel(ps__interest_word(port->words, filter->wild, filter->hash), 1);     /* SYNC(interest) release */
 }
 
 /* What a member that is gone has shown. By the slot's next owner, or by the one who leaves. */
@@ -118,7 +112,7 @@ void ps__interest_clear(struct ps__words *words, struct ps__about *about, ps__a6
     ps__store_rlx(&about->big, 0);
     ps__store_rlx(&about->filters, 0);
     for (unsigned i = 0; i < PS__SMALL_BITS / 64; i++) ps__store_rlx(&bits[i], 0);
-    ps__add_rel(interest_word(words, 1, 0), 1);
+    ps__add_rel(ps__interest_word(words, 1, 0), 1);
 }
 
 /* The private half, at close. */
@@ -170,11 +164,6 @@ void ps__memo_close(struct ps__port *port)
     port->memo = NULL;
 }
 
-uint64_t ps__interest_epoch(struct ps__port *port, const ps_topic *topic)
-{
-    return ps__load_acq(interest_word(port->words, 0, topic->hash)) + ps__load_acq(interest_word(port->words, 1, 0));
-}
-
 /* A bijection of 64 bits: small numbers and sets with few bits must not cancel each other out. */
 static uint64_t interest_mix(uint64_t x)
 {
@@ -221,17 +210,6 @@ int ps__interest_set(struct ps__port *port, const ps_topic *topic, uint64_t epoc
         any |= set[w];
     }
     return any != 0;
-}
-
-int ps__interest_count(struct ps__port *port, const uint64_t *set)
-{
-    uint64_t count = 0;
-    for (unsigned w = 0; w < port->set_words; w++) {    /* by hand: without an instruction for it the compiler calls a function */
-        uint64_t x = set[w] - (set[w] >> 1 & 0x5555555555555555u);
-        x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
-        count += ((x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56;
-    }
-    return (int)count;
 }
 
 #undef INTEREST_BITS

@@ -217,18 +217,26 @@ static void ring_touch(const void *data, size_t size)
 }
 
 #if !PS_TSAN
-/* A few bytes, without a call: words from both ends that may overlap in the middle. */
+/* A few bytes, without a call, from the back: words of which two may overlap. */
 static inline void ring_copy_small(unsigned char *to, const void *from, size_t size)
 {
     const unsigned char *bytes = from;
-    if (size >= 8) {
-        uint64_t word;
-        for (size_t i = 0; i + 8 < size; i += 8) {
-            memcpy(&word, bytes + i, 8);
-            memcpy(to + i, &word, 8);
+    if (size >= 32) {
+        struct { uint64_t word[4]; } part;              /* two registers of 16 bytes */
+        for (size_t i = size; i > 32; i -= 32) {
+            memcpy(&part, bytes + i - 32, 32);
+            memcpy(to + i - 32, &part, 32);
         }
-        memcpy(&word, bytes + size - 8, 8);
-        memcpy(to + size - 8, &word, 8);
+        memcpy(&part, bytes, 32);
+        memcpy(to, &part, 32);
+    } else if (size >= 8) {
+        uint64_t word;
+        for (size_t i = size; i > 8; i -= 8) {
+            memcpy(&word, bytes + i - 8, 8);
+            memcpy(to + i - 8, &word, 8);
+        }
+        memcpy(&word, bytes, 8);
+        memcpy(to, &word, 8);
     } else {
         for (size_t i = 0; i < size; i++) to[i] = bytes[i];
     }
@@ -247,8 +255,8 @@ static void ring_fill(const struct ps__view *view, struct ps__cell *cell, const 
         memcpy(both + m->size, topic->text, topic->len);
         ps__copy_in(cell->data, both, m->size + topic->len);
 #else
-        ring_copy_small(cell->data, m->data, m->size);
         ring_copy_small(cell->data + m->size, topic->text, topic->len);
+        ring_copy_small(cell->data, m->data, m->size);
 #endif
     } else if (kind == PS__KIND_RING) {
         ps__copy_in(payload, m->data, m->size);
@@ -306,12 +314,13 @@ int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *s
     int32_t ahead = ps__diff(ps__seq(tail), (uint32_t)near);
     uint64_t number = near + (uint64_t)(int64_t)ahead;
     uint32_t pos = ps__pos(tail) + pad;
+    /* From the back: the line with the stamp, which a waiting reader looks at and so takes away, is written last and at once. */
+    ring_fill(view, cell, m, kind, pos);
     ps__store_rlx(&cell->hash, m->topic->hash);
     ps__store_rlx(&cell->publisher, port->publisher);
     ps__store_rlx(&cell->pos, pos);
     ps__store_rlx(&cell->size, (uint32_t)m->size);
     ps__store_rlx(&cell->meta, kind | (uint32_t)m->topic->len << 8);
-    ring_fill(view, cell, m, kind, pos);
     /* SYNC(commit) release, other end every acquire load of a stamp: the cell and its payload are those of this number. */
     ps__store_rel(&cell->stamp, number + 1);
     ps__store_rlx(&port->guess, (uint32_t)number + 1);

@@ -338,10 +338,27 @@ PS_PRIVATE void ps__interest_remove(struct ps__port *port, const ps_filter *filt
 PS_PRIVATE void ps__interest_clear(struct ps__words *words, struct ps__about *about, ps__a64 *bits);
 PS_PRIVATE void ps__interest_forget(struct ps__port *port);
 PS_PRIVATE int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic);
-PS_PRIVATE uint64_t ps__interest_epoch(struct ps__port *port, const ps_topic *topic);
+/* The word by which publishers notice that the answer may have changed. */
+static inline ps__a64 *ps__interest_word(struct ps__words *words, int common, uint64_t hash)
+{
+    return &words->epoch[common ? PS__EPOCHS : hash >> 56];
+}
+static inline uint64_t ps__interest_epoch(struct ps__port *port, const ps_topic *topic)
+{
+    return ps__load_acq(ps__interest_word(port->words, 0, topic->hash)) + ps__load_acq(ps__interest_word(port->words, 1, 0));
+}
 /* Who wants it: the set under that epoch, from memory if it is known; 0 if empty. */
 PS_PRIVATE int ps__interest_set(struct ps__port *port, const ps_topic *topic, uint64_t epoch, uint64_t *set);
-PS_PRIVATE int ps__interest_count(struct ps__port *port, const uint64_t *set);
+static inline int ps__interest_count(const struct ps__port *port, const uint64_t *set)
+{
+    uint64_t count = 0;
+    for (unsigned w = 0; w < port->set_words; w++) {    /* by hand: without an instruction for it the compiler calls a function */
+        uint64_t x = set[w] - (set[w] >> 1 & 0x5555555555555555u);
+        x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
+        count += ((x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56;
+    }
+    return (int)count;
+}
 PS_PRIVATE int ps__memo_open(struct ps__port *port);
 PS_PRIVATE void ps__memo_close(struct ps__port *port);
 
@@ -385,9 +402,24 @@ PS_PRIVATE void ps__reader_flush(struct ps__port *port);
 PS_PRIVATE int ps__reader_look(struct ps__port *port, unsigned *blocked);
 
 /* wake.c */
-PS_PRIVATE void ps__wake_readers(struct ps__port *port, const uint64_t *set);
 PS_PRIVATE void ps__wake_reader(struct ps__port *port, unsigned r);
-PS_PRIVATE void ps__wake_waiters(struct ps__port *port, unsigned lane);
+PS_PRIVATE void ps__wake_asleep(struct ps__port *port, unsigned w, uint64_t asleep);
+PS_PRIVATE void ps__wake_waiting(struct ps__port *port, unsigned lane);
+/* Behind the caller's fence: a message for these is there. */
+static inline void ps__wake_readers(struct ps__port *port, const uint64_t *set)
+{
+    for (unsigned w = 0; w < port->set_words; w++) {
+        uint64_t asleep = set[w] & ps__load_rlx(&port->words->sleepers[w]);
+        if (PS_UNLIKELY(asleep)) ps__wake_asleep(port, w, asleep);
+    }
+}
+/* Behind the caller's fence: room may have come about in this lane. Who waits for it: its owner, or in inproc anybody. */
+static inline void ps__wake_waiters(struct ps__port *port, unsigned lane)
+{
+    uint64_t waiting = 0;
+    for (unsigned w = 0; w < port->set_words; w++) waiting |= ps__load_rlx(&port->words->waiters[w]);
+    if (PS_UNLIKELY(waiting)) ps__wake_waiting(port, lane);
+}
 PS_PRIVATE int ps__port_wait(void *state, int timeout_ms);
 PS_PRIVATE int ps__port_fd(void *state);
 PS_PRIVATE void ps__port_wake(void *state);

@@ -39,24 +39,19 @@ void ps__wake_reader(struct ps__port *port, unsigned r)
     if (wake_ring(port, r, PS__BELL_MESSAGE)) ps__store_rlx(&port->rung[r], armed);
 }
 
-void ps__wake_readers(struct ps__port *port, const uint64_t *set)
+void ps__wake_asleep(struct ps__port *port, unsigned w, uint64_t asleep)
 {
-    for (unsigned w = 0; w < port->set_words; w++) {
-        uint64_t asleep = set[w] & ps__load_rlx(&port->words->sleepers[w]);
-        while (PS_UNLIKELY(asleep)) {
-            unsigned r = w * 64 + (unsigned)__builtin_ctzll(asleep);
-            asleep &= asleep - 1;
-            if (r < port->members) ps__wake_reader(port, r);
-        }
+    while (asleep) {
+        unsigned r = w * 64 + (unsigned)__builtin_ctzll(asleep);
+        asleep &= asleep - 1;
+        if (r < port->members) ps__wake_reader(port, r);
     }
 }
 
-/* Behind the caller's fence: room may have come about in this lane. Who waits for it: its owner, or in inproc anybody. */
-void ps__wake_waiters(struct ps__port *port, unsigned lane)
+void ps__wake_waiting(struct ps__port *port, unsigned lane)
 {
     for (unsigned w = 0; w < port->set_words; w++) {
         uint64_t waiting = ps__load_rlx(&port->words->waiters[w]);
-        if (PS_LIKELY(!waiting)) continue;
         if (!port->shared_lane) waiting &= lane / 64 == w ? ps__set_bit(lane) : 0;
         while (waiting) {
             unsigned r = w * 64 + (unsigned)__builtin_ctzll(waiting);
