@@ -86,7 +86,7 @@ static int dispatch_stopped(ps_bus *bus) { return ps__load_rlx(&bus->stopping) &
 static int dispatch_loop(ps_bus *bus, const struct dispatch_run *run, const ps_msg **msg)
 {
     const ps_transport *t = bus->transport;
-    uint64_t deadline = ps__deadline_ns(run->timeout_ms);
+    uint64_t deadline = run->timeout_ms > 0 ? ps__deadline_ns(run->timeout_ms) : 0;    /* who does not wait needs no clock */
     uint32_t stopping = run->forever ? 0 : ps__load_rlx(&bus->stopping);        /* a stop from before ends who would wait */
     int handled = 0, err = t->begin(bus->state, run->marked);
     while (!err) {

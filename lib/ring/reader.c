@@ -374,9 +374,8 @@ static void reader_resync(struct ps__port *port)
 }
 
 /* Every 10 ms: lanes that stand before an unfinished claim are repaired if their owner is dead. */
-static void reader_unstick(struct ps__port *port)
+static void reader_unstick(struct ps__port *port, uint64_t now)
 {
-    uint64_t now = ps__now_coarse_ms();
     if (now - port->stuck_ms < PS__SLICE_MS) return;
     port->stuck_ms = now;
     reader_resync(port);
@@ -398,6 +397,7 @@ static void reader_unstick(struct ps__port *port)
 void ps__reader_flush(struct ps__port *port)
 {
     if (!ps__load_acq(&port->joined)) return;
+    uint64_t now = ps__now_coarse_ms();
     unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
     if (high > port->lanes) high = port->lanes;
     for (unsigned l = 0; l < high; l++) {
@@ -407,9 +407,9 @@ void ps__reader_flush(struct ps__port *port)
     if (ps__has_slot(port)) {
         struct ps__about *about = port->about[port->slot];
         ps__store_rlx(&about->unwanted, ps__load_rlx(&port->unwanted));
-        ps__store_rlx(&about->idle_at_ms, ps__now_coarse_ms());
+        ps__store_rlx(&about->idle_at_ms, now);
     }
-    reader_unstick(port);
+    reader_unstick(port, now);
     (void)ps__reader_leave_if_pending(port);
 }
 
