@@ -81,8 +81,6 @@ static int loan_take(struct ps__loans *loans, uint64_t bytes, uint64_t *offset)
 static void loan_floor(struct ps__lane *lane, uint64_t number)
 {
     if ((int64_t)(number - ps__load_rlx(&lane->loan_floor)) > 0) ps__store_rlx(&lane->loan_floor, number);
-    /* SYNC(loan) release fence, other end reader_intact: who has seen a byte of the next owner's data sees the floor. */
-    ps__fence_rel();
 }
 
 /* Chunks whose cells limit has passed are free. */
@@ -215,6 +213,9 @@ static int loan_try(struct ps__port *port, const ps_topic *topic, size_t size, v
         memcpy(lease->topic, topic->text, topic->len + 1);
         lease->data = port->own.loan + offset;
         *data = lease->data;
+        /* SYNC(loan) release fence, other end reader_intact: who has seen a byte of the new data sees the floor. By everybody
+         * who is handed a chunk, not only by the one that raised the floor for it: m12.3, m12.4. */
+        ps__fence_rel();
     }
     pthread_mutex_unlock(&loans->lock);
     ps__cancel_restore(cancel);
