@@ -306,6 +306,82 @@ static void test_full_refused_publisher_asleep_woken_when_there_is_room(void **s
     conform_close(b);
 }
 
+/* The room came while nobody waited: the next dispatch says so and does not sleep. */
+static void test_full_refused_publisher_told_without_sleeping(void **state)
+{
+    static struct conform_log log;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    for (int with_fd = 0; with_fd < 2; with_fd++) {
+        ps_bus *a = conform_open("depth=8&evict=-1"), *b = conform_open(NULL);
+        uint64_t start;
+
+        conform_subscribe(b, "t", &log);
+        if (with_fd) {
+            assert_ok(ps_fd(a));
+            conform_drain(a);
+        }
+        assert_true(conform_fill(a, "t", 0, 100) < 100);
+        assert_true(conform_drain(b) > 0);
+        start = support_now_ms();
+        assert_int_equal(ps_dispatch(a, 0, DEADLINE_MS), 0);
+        assert_true(support_now_ms() - start < DEADLINE_MS / 2);
+        conform_close(a);
+        conform_close(b);
+    }
+}
+
+static void *descriptor_drain_later(void *arg)
+{
+    struct descriptor_insist *p = arg;
+
+    while (!atomic_load(&p->waits))
+        conform_pause_ms(1);
+    conform_pause_ms(30);               /* so that the publisher is asleep by then */
+    while (ps_dispatch(p->bus, 0, 0) > 0)
+        continue;
+    return NULL;
+}
+
+/* The bell of a publish that waited by block= is not left ringing for the event loop. */
+static void test_p12_fd_after_a_blocked_publish_not_readable_for_nothing(void **state)
+{
+    static struct conform_log log;
+    struct descriptor_insist p;
+    ps_bus *a;
+    pthread_t thread;
+    int fd, taken, turns = 0;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    memset(&p, 0, sizeof p);
+    a = conform_open("depth=8&evict=-1&block=20000");
+    p.bus = conform_open(NULL);
+    conform_subscribe(p.bus, "t", &log);
+    fd = ps_fd(a);
+    conform_drain(a);
+    assert_false(conform_readable(fd, 0));
+    for (int round = 0; round < 3; round++) {
+        conform_start(&thread, descriptor_drain_later, &p);
+        for (taken = 0; taken < 8; taken++)
+            assert_int_equal(ps_publish(a, "t", "x", 1), 1);
+        atomic_store(&p.waits, 1);
+        assert_int_equal(ps_publish(a, "t", "x", 1), 1);
+        conform_join(thread);
+        conform_drain(p.bus);
+        atomic_store(&p.waits, 0);
+        for (uint64_t end = support_now_ms() + 100; support_now_ms() < end; turns++) {
+            if (!conform_readable(fd, 10))
+                continue;
+            assert_int_equal(ps_dispatch(a, 0, 0), 0);
+        }
+    }
+    assert_true(turns < 100);
+    conform_close(a);
+    conform_close(p.bus);
+}
+
 static const struct CMUnitTest tests[] = {
     conform_test(test_p12_fd_same_every_time_close_on_exec),
     conform_test(test_p12_fd_first_call_readable_at_once),
@@ -317,5 +393,7 @@ static const struct CMUnitTest tests[] = {
     conform_test(test_p12_fd_other_topics_leave_it_alone),
     conform_test(test_p12_fd_after_refusal_readable_when_there_is_room),
     conform_test(test_full_refused_publisher_asleep_woken_when_there_is_room),
+    conform_test(test_full_refused_publisher_told_without_sleeping),
+    conform_test(test_p12_fd_after_a_blocked_publish_not_readable_for_nothing),
 };
 CONFORM_AREA(conform_descriptor_area);
