@@ -9,9 +9,12 @@
 struct life {
     ps_bus     *bus;
     ps_sub     *sub, *other;
-    atomic_int  runs, destroyed;
+    atomic_int  runs, destroyed, ended;
     int         running, destroyed_while_running, rc;
-    enum { LIFE_NOTHING, LIFE_UNSUBSCRIBE_SELF, LIFE_UNSUBSCRIBE_OTHER, LIFE_SUBSCRIBE, LIFE_CLOSE } act;
+    enum {
+        LIFE_NOTHING, LIFE_UNSUBSCRIBE_SELF, LIFE_UNSUBSCRIBE_OTHER, LIFE_SUBSCRIBE, LIFE_CLOSE,
+        LIFE_END_AND_CLOSE, LIFE_END_AND_BE_CLOSED,
+    } act;
 };
 
 static void life_destroy(void *user)
@@ -43,6 +46,17 @@ static void life_handler(const ps_msg *msg, void *user)
         break;
     case LIFE_CLOSE:
         l->rc = ps_close(l->bus);
+        break;
+    case LIFE_END_AND_CLOSE:
+        l->rc = ps_unsubscribe(msg->sub);
+        if (l->rc == 0)
+            l->rc = ps_close(l->bus);
+        break;
+    case LIFE_END_AND_BE_CLOSED:
+        l->rc = ps_unsubscribe(msg->sub);
+        atomic_store(&l->ended, 1);
+        while (ps_wanted(l->bus, "t") != PS_ECLOSED)
+            sched_yield();
         break;
     case LIFE_NOTHING:
         break;
@@ -251,6 +265,42 @@ static void test_p10_close_in_handler_dispatch_tells_and_handle_is_gone(void **s
     }
 }
 
+static void *life_close(void *arg)
+{
+    struct life *l = arg;
+
+    if (conform_reached(&l->ended, 1))
+        l->rc = ps_close(l->bus);
+    return NULL;
+}
+
+/* A handler that ends its own subscription is owed destroy when it returns, also if the handle ends with it. */
+static void test_p10_unsubscribe_self_and_close_destroyed_once(void **state)
+{
+    static struct life l;
+    pthread_t thread;
+
+    (void)state;
+    for (int run = 0; run < 2; run++) {
+        ps_bus *bus = conform_open(NULL);
+
+        life_subscribe(&l, bus, "t");
+        l.act = run ? LIFE_END_AND_BE_CLOSED : LIFE_END_AND_CLOSE;
+        l.rc = -1;
+        conform_say(bus, "t", "x");
+        conform_forget(bus);
+        if (run)
+            conform_start(&thread, life_close, &l);
+        assert_int_equal(ps_dispatch(bus, 0, 0), PS_ECLOSED);
+        if (run)
+            conform_join(thread);
+        assert_int_equal(l.rc, 0);
+        assert_int_equal(atomic_load(&l.runs), 1);
+        assert_int_equal(atomic_load(&l.destroyed), 1);
+        assert_int_equal(l.destroyed_while_running, 0);
+    }
+}
+
 /* ------------------------------------------------------------------ errno, error texts */
 
 static void life_errno_handler(const ps_msg *msg, void *user)
@@ -380,6 +430,7 @@ static const struct CMUnitTest tests[] = {
     conform_test(test_p10_subscribe_in_handler_sees_what_comes_next),
     conform_test(test_p10_unsubscribe_last_and_subscribe_in_handler_goes_on),
     conform_test(test_p10_close_in_handler_dispatch_tells_and_handle_is_gone),
+    conform_test(test_p10_unsubscribe_self_and_close_destroyed_once),
     conform_test(test_p6_errno_untouched_by_every_call),
     conform_test(test_errmsg_each_thread_has_its_own),
     conform_test(test_after_fork_in_same_process_does_nothing),

@@ -185,11 +185,58 @@ static void test_dispatch_asleep_signal_does_not_end_it(void **state)
     conform_close(b);
 }
 
+struct stop_loop {
+    ps_bus    *bus;
+    int        timeout_ms, errors;
+    atomic_int turns;
+};
+
+static void *stop_loop(void *arg)
+{
+    struct stop_loop *l = arg;
+
+    for (;;) {
+        l->errors += ps_dispatch(l->bus, 0, l->timeout_ms) < 0;
+        atomic_fetch_add(&l->turns, 1);
+        pthread_testcancel();
+    }
+    return NULL;
+}
+
+/* No call is a place where a thread is cancelled: it would take the handle with it, and ps_close would wait for ever. */
+static void test_dispatch_thread_cancelled_handle_goes_on(void **state)
+{
+    static struct conform_log log;
+    struct stop_loop l;
+    pthread_t thread;
+
+    (void)state;
+    memset(&l, 0, sizeof l);
+    l.bus = conform_open(NULL);
+    conform_subscribe(l.bus, "t", &log);
+    for (int round = 0; round < 40; round++) {
+        if (round == 20)                /* from now on each dispatch has to do with descriptors */
+            assert_ok(ps_fd(l.bus));
+        l.timeout_ms = round % 2;
+        atomic_store(&l.turns, 0);
+        conform_start(&thread, stop_loop, &l);
+        assert_true(conform_reached(&l.turns, 1 + round % 5));
+        assert_int_equal(pthread_cancel(thread), 0);
+        conform_join(thread);
+        assert_int_equal(l.errors, 0);
+        conform_say(l.bus, "t", "x");
+        assert_int_equal(ps_dispatch(l.bus, 0, 0), 1);
+    }
+    assert_int_equal(log.bad, 0);
+    conform_close(l.bus);
+}
+
 static const struct CMUnitTest tests[] = {
     conform_test(test_stop_before_the_wait_remembered_once),
     conform_test(test_stop_in_handler_ends_at_next_message),
     conform_test(test_stop_from_another_thread_ends_run),
     conform_test(test_stop_from_signal_handler_ends_run),
     conform_test(test_dispatch_asleep_signal_does_not_end_it),
+    conform_test(test_dispatch_thread_cancelled_handle_goes_on),
 };
 CONFORM_AREA(conform_stop_area);
