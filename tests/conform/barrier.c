@@ -169,9 +169,74 @@ static void test_p3_subscribe_is_a_barrier_between_processes(void **state)
     conform_close(bus);
 }
 
+/* ------------------------------------------------------------------ a table that grows under a look-up */
+
+#define BARRIER_OLD 512                 /* one more, and the dispatching thread needs a larger list of matches */
+
+struct barrier_crowd {
+    ps_bus    *bus;
+    atomic_int turns, stop;
+    int        old, skipped, errors;
+};
+
+static void barrier_count(const ps_msg *msg, void *user)
+{
+    struct barrier_crowd *c = user;
+
+    (void)msg;
+    c->old++;
+}
+
+static void barrier_ignore(const ps_msg *msg, void *user)
+{
+    (void)msg;
+    (void)user;
+}
+
+static void *barrier_crowd(void *arg)
+{
+    struct barrier_crowd *c = arg;
+
+    while (!atomic_load(&c->stop)) {
+        c->old = 0;
+        c->errors += ps_publish(c->bus, "t", "x", 1) < 1;
+        c->errors += ps_dispatch(c->bus, 1, 0) != 1;
+        c->skipped += c->old != BARRIER_OLD;
+        atomic_fetch_add(&c->turns, 1);
+    }
+    return NULL;
+}
+
+/* Subscribing beside a dispatch takes no message from those that were there before. */
+static void test_p5_subscribe_beside_a_dispatch_skips_no_old_subscription(void **state)
+{
+    struct barrier_crowd c;
+    pthread_t thread;
+
+    (void)state;
+    memset(&c, 0, sizeof c);
+    for (int round = 0; round < 60; round++) {
+        atomic_store(&c.stop, 0);
+        atomic_store(&c.turns, 0);
+        c.bus = conform_open(NULL);
+        for (int i = 0; i < BARRIER_OLD; i++)
+            assert_ok(ps_subscribe(c.bus, "t", barrier_count, &c, NULL, NULL));
+        conform_start(&thread, barrier_crowd, &c);
+        assert_true(conform_reached(&c.turns, 3));
+        assert_ok(ps_subscribe(c.bus, "t", barrier_ignore, NULL, NULL, NULL));
+        assert_true(conform_reached(&c.turns, atomic_load(&c.turns) + 3));
+        atomic_store(&c.stop, 1);
+        conform_join(thread);
+        conform_close(c.bus);
+    }
+    assert_int_equal(c.errors, 0);
+    assert_int_equal(c.skipped, 0);
+}
+
 static const struct CMUnitTest tests[] = {
     conform_test(test_p3_subscribe_is_a_barrier_between_threads),
     conform_test(test_p3_subscribe_last_one_replaced_under_sleeping_dispatch),
     conform_test(test_p3_subscribe_is_a_barrier_between_processes),
+    conform_test(test_p5_subscribe_beside_a_dispatch_skips_no_old_subscription),
 };
 CONFORM_AREA(conform_barrier_area);
