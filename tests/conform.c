@@ -302,8 +302,6 @@ int conform_run(const struct conform_backend *backend)
     size_t count = 0;
 
     conform_backend = backend;
-    if (getenv("PS_TEST_FILTER") != NULL)
-        cmocka_set_test_filter(getenv("PS_TEST_FILTER"));
     for (size_t i = 0; i < sizeof areas / sizeof areas[0]; i++) {
         if (count + areas[i]->count > sizeof tests / sizeof tests[0])
             abort();

@@ -28,7 +28,7 @@ struct conform_backend {
     uint32_t    can;            /* PS_CAN_… of its transport: what it cannot is skipped */
 };
 
-/* Runs the suite; the exit status of main(). PS_TEST_FILTER in the environment is a pattern of test names. */
+/* Runs the suite; the exit status of main(). */
 int conform_run(const struct conform_backend *backend);
 
 extern const struct conform_backend *conform_backend;

@@ -33,6 +33,15 @@ static void support_die(const char *what)
     abort();
 }
 
+/* Before main(), so that no test program can forget it. */
+static void __attribute__((constructor)) support_filter(void)
+{
+    const char *pattern = getenv("PS_TEST_FILTER");
+
+    if (pattern != NULL)
+        cmocka_set_test_filter(pattern);
+}
+
 /* ------------------------------------------------------------------ names */
 
 const char *support_url(const char *scheme, const char *stem, const char *options)

@@ -5,6 +5,8 @@
  *
  * Threads and forked children never call a cmocka assert: they record what they saw in memory (support_shared for
  * children) or end with an exit code, and the test that started them joins and asserts.
+ *
+ * PS_TEST_FILTER in the environment is a pattern of the names of the tests that a program runs.
  */
 #ifndef PS_TEST_SUPPORT_H
 #define PS_TEST_SUPPORT_H

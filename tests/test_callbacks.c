@@ -516,7 +516,5 @@ int main(void)
             }
     for (int i = 0; i < OTHERS; i++)
         tests[n++] = others[i];
-    if (getenv("PS_TEST_FILTER") != NULL)
-        cmocka_set_test_filter(getenv("PS_TEST_FILTER"));
     return cmocka_run_group_tests_name("callbacks", tests, NULL, NULL);
 }

@@ -494,7 +494,5 @@ int main(void)
         over_shm(test_p11_after_fork_and_fork_again),
     };
 
-    if (getenv("PS_TEST_FILTER") != NULL)
-        cmocka_set_test_filter(getenv("PS_TEST_FILTER"));
     return cmocka_run_group_tests_name("fork", tests, NULL, NULL);
 }

@@ -412,7 +412,5 @@ int main(void)
         cmocka_unit_test_setup(test_p11_workers_on_anonymous_bus_reach_each_other, watch),
     };
 
-    if (getenv("PS_TEST_FILTER") != NULL)
-        cmocka_set_test_filter(getenv("PS_TEST_FILTER"));
     return cmocka_run_group_tests_name("fork_life", tests, NULL, NULL);
 }

@@ -422,7 +422,5 @@ int main(void)
         cmocka_unit_test_setup(test_p5_processes_over_shm_nothing_lost_or_told, watch),
     };
 
-    if (getenv("PS_TEST_FILTER") != NULL)
-        cmocka_set_test_filter(getenv("PS_TEST_FILTER"));
     return cmocka_run_group_tests_name("stress", tests, NULL, NULL);
 }
