@@ -229,6 +229,7 @@ static int reader_take(struct ps__port *port, unsigned lane, const struct ps__co
     return READER_DONE;
 garbage:
     ps__bump(&port->corrupt, 1);
+    port->copy_count = 0;               /* what is written there next is another message */
 gone:
     (*resyncs)++;
     return reader_step_over(port, lane, m->stamp, ps__seq(ps__load_acq(&port->view[lane].lane->tail))) ? READER_SKIPPED
