@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test_resources.c - a program that takes the library's resources away: memory at a subscribe, every descriptor by closefrom().
+ * (What shm does without descriptors beyond sleeping is in test_shm_limits.c.)
+ */
+#include "actors.h"
+
+#include <poll.h>
+#include <sys/resource.h>
+
+/* ---------------------------------------------------------------- memory */
+
+static int out_of_memory_child(void *arg)
+{
+    struct stage *s = arg;
+    struct rlimit before, none;
+    ps_bus *bus, *poor, *lossy;
+    char url[300];
+    snprintf(url, sizeof url, "%s&lossy=1", s->url);
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0 && ps_open(&poor, s->url) == 0 && ps_open(&lossy, url) == 0);
+    CHILD_CHECK(s, ps_subscribe(lossy, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
+    CHILD_CHECK(s, getrlimit(RLIMIT_DATA, &before) == 0);
+    none = (struct rlimit){ 4096, before.rlim_max };    /* nothing new; what is small comes from what there is */
+    CHILD_CHECK(s, setrlimit(RLIMIT_DATA, &none) == 0);
+    s->rc[0] = ps_subscribe(poor, "t", inbox_take, &s->inbox[1], NULL, NULL);
+    CHILD_CHECK(s, setrlimit(RLIMIT_DATA, &before) == 0);
+    CHILD_CHECK(s, s->rc[0] == PS_ENOMEM);
+    for (int i = 0; i < 100; i++)       /* a ring of eight */
+        CHILD_CHECK(s, ps_publish(bus, "t", "x", 1) == 1);
+    CHILD_CHECK(s, ps_subscribe(poor, "t", inbox_take, &s->inbox[1], NULL, NULL) == 0);
+    CHILD_CHECK(s, ps_publish(bus, "t", "x", 1) == 2);
+    CHILD_CHECK(s, ps_dispatch(poor, 0, 0) == 1);
+    CHILD_CHECK(s, s->inbox[1].count == 1 && s->inbox[1].lost == 0);
+    return ps_close(bus) != 0 || ps_close(poor) != 0 || ps_close(lossy) != 0;
+}
+
+/* A handle without subscriptions holds nobody back, also if it tried to have one. */
+static void test_subscribe_without_memory_leaves_no_gate(void **state)
+{
+    (void)state;
+    if (ACTORS_SANITIZED)
+        SKIP_TEST("a sanitizer does not live with so little memory");
+    const char *url[] = { scratch_url("bus", "depth=8&evict=-1"), "inproc://poor?depth=8&evict=-1" };
+    for (int i = 0; i < 2; i++) {
+        struct stage *s = stage_new(url[i]);
+        int code = reap_child(start_child(out_of_memory_child, s));
+        if (code != 0)
+            fail_msg("%s: child ended with %d; its line %d; ps_subscribe %d", url[i], code, (int)s->line, (int)s->rc[0]);
+    }
+}
+
+/* ---------------------------------------------------------------- descriptors */
+
+#define FILES 32
+
+static void close_all(void)
+{
+    for (int fd = 3; fd < 1024; fd++)
+        close(fd);
+}
+
+/* The numbers of what was closed belong to files of the program now: nothing may be written to them, and nobody closes them. */
+static int closefrom_child(void *arg)
+{
+    struct stage *s = arg;
+    ps_bus *bus, *reader;
+    int fd[FILES];
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0 && ps_open(&reader, s->url) == 0);
+    CHILD_CHECK(s, ps_subscribe(reader, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
+    CHILD_CHECK(s, ps_fd(reader) >= 0 && ps_fd(bus) >= 0);
+    CHILD_CHECK(s, ps_dispatch(reader, 0, 0) == 0 && ps_dispatch(bus, 0, 0) == 0);      /* their bells are armed */
+    close_all();
+    for (int i = 0; i < FILES; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "file%d", i);
+        fd[i] = open(scratch_file(name), O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+        CHILD_CHECK(s, fd[i] >= 0);
+    }
+    int rc;
+    for (uint64_t i = 0; (rc = say(bus, "t", 1, i, 40)) == 1 && i < 4;)
+        i++;
+    s->rc[0] = rc;
+    CHILD_CHECK(s, rc == 1);
+    ps_stop(bus);
+    s->rc[1] = ps_dispatch(reader, 0, 0);
+    CHILD_CHECK(s, s->rc[1] == 5);
+    s->rc[2] = ps_dispatch(reader, 0, 5);
+    CHILD_CHECK(s, s->rc[2] == 0 || s->rc[2] == PS_ESYS);
+    CHILD_CHECK(s, ps_close(reader) == 0 && ps_close(bus) == 0);
+    for (int i = 0; i < FILES; i++) {
+        struct stat st;
+        CHILD_CHECK(s, fstat(fd[i], &st) == 0 && st.st_size == 0);
+    }
+    return s->inbox[0].count == 5 ? 0 : 2;
+}
+
+static void test_closefrom_then_files_of_the_program_stay_as_they_are(void **state)
+{
+    (void)state;
+    const char *url[] = { scratch_url("bus", ""), "inproc://closed" };
+    for (int i = 0; i < 2; i++) {
+        struct stage *s = stage_new(url[i]);
+        int code = reap_child(start_child(closefrom_child, s));
+        if (code != 0)
+            fail_msg("%s: child ended with %d; its line %d; answers %d, %d, %d", url[i], code, (int)s->line, (int)s->rc[0],
+                     (int)s->rc[1], (int)s->rc[2]);
+        scratch_empty();
+    }
+}
+
+/* Ringing must not fail for want of the descriptor it was kept for. */
+static int ringing_child(void *arg)
+{
+    struct stage *s = arg;
+    ps_bus *bus;
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
+    CHILD_CHECK(s, ps_wanted(bus, "t") == 1);
+    CHILD_CHECK(s, say(bus, "t", 1, 0, 40) == 1);       /* its lane is there */
+    CHILD_CHECK(s, wait_word(&s->go, 1));
+    close_all();
+    for (uint64_t i = 1; i <= 10; i++) {
+        CHILD_CHECK(s, wait_word(&s->go, i));
+        CHILD_CHECK(s, say(bus, "t", 1, i, 40) == 1);
+    }
+    CHILD_CHECK(s, wait_word(&s->done, 1));
+    return ps_close(bus) != 0;
+}
+
+static void test_p7_sleeper_is_woken_by_a_publisher_that_has_lost_its_descriptors(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(scratch_url("bus", ""));
+    ps_bus *reader;
+    assert_ok(ps_open(&reader, s->url));
+    assert_ok(ps_subscribe(reader, "t", inbox_take, &s->inbox[0], NULL, NULL));
+    pid_t child = start_child(ringing_child, s);
+    assert_int_equal(hear(reader, &s->inbox[0], 1), 0);
+    struct pollfd p = { ps_fd(reader), POLLIN, 0 };
+    for (uint64_t i = 1; i <= 10; i++) {
+        while (ps_dispatch(reader, 0, 0) > 0)
+            ;
+        assert_int_equal(s->inbox[0].count, i);
+        s->go = i;
+        if (poll(&p, 1, DEADLINE_MS / 4) != 1)
+            fail_msg("message %d does not wake its reader", (int)i);
+        assert_int_equal(hear(reader, &s->inbox[0], i + 1), 0);
+    }
+    s->done = 1;
+    assert_child(s, child);
+    assert_ok(ps_close(reader));
+}
+
+#define RESOURCES_TEST(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        RESOURCES_TEST(test_subscribe_without_memory_leaves_no_gate),
+        RESOURCES_TEST(test_closefrom_then_files_of_the_program_stay_as_they_are),
+        RESOURCES_TEST(test_p7_sleeper_is_woken_by_a_publisher_that_has_lost_its_descriptors),
+    };
+    return cmocka_run_group_tests_name("resources", tests, NULL, NULL);
+}
