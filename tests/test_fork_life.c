@@ -394,6 +394,89 @@ static void test_p11_workers_on_anonymous_bus_reach_each_other(void **state)
     assert_int_equal(support_fd_count(), descriptors);
 }
 
+/* ------------------------------------------------------------------ a child that begins anew inside the handler */
+
+struct anew {
+    ps_bus *bus;
+    pid_t   parent, child;
+    int     rc;
+    struct {
+        atomic_int destroyed, went_on;
+    } *shared;
+};
+
+static void anew_destroy(void *user)
+{
+    struct anew *a = user;
+
+    if (getpid() != a->parent)
+        atomic_fetch_add(&a->shared->destroyed, 1);
+}
+
+/* Takes all the memory that was freed just now, so that who still looks into it finds something else. */
+static void anew_take_memory(void)
+{
+    for (size_t size = 16; size <= 512; size += 16)
+        for (int i = 0; i < 8; i++) {
+            void *memory = malloc(size);
+
+            if (memory != NULL)
+                memset(memory, 0x5a, size);
+        }
+}
+
+static void anew_handler(const ps_msg *msg, void *user)
+{
+    struct anew *a = user;
+
+    (void)msg;
+    fflush(NULL);
+    a->child = fork();
+    if (a->child != 0)
+        return;
+    signal(SIGSEGV, SIG_DFL);
+    alarm(HANG_S);
+    a->rc = ps_after_fork(a->bus);
+    anew_take_memory();
+}
+
+/* What the child's dispatch has to answer, and that the handle is its own. */
+static int anew_in_child(struct anew *a, int answer)
+{
+    need(a->rc == 0);
+    need(answer == PS_EFORKED);
+    need(atomic_load(&a->shared->destroyed) == 2);
+    need(ps_subscribe(a->bus, "mine", ignore, NULL, NULL, NULL) == 0);
+    need(ps_publish(a->bus, "mine", "x", 1) == 1);
+    need(ps_dispatch(a->bus, 0, 0) == 1);
+    need(ps_close(a->bus) == 0);
+    return 0;
+}
+
+/* ps_after_fork ends the inherited subscriptions, also the one whose handler calls it. */
+static void test_p11_after_fork_in_handler_subscription_destroyed_once(void **state)
+{
+    struct anew a;
+    ps_sub_options options = PS_SUB_OPTIONS_INIT;
+    int answer;
+
+    (void)state;
+    memset(&a, 0, sizeof a);
+    a.shared = support_shared(sizeof *a.shared);
+    a.parent = getpid();
+    options.destroy = anew_destroy;
+    assert_ok(ps_open(&a.bus, "shm:?depth=64&bytes=64k"));
+    assert_ok(ps_subscribe(a.bus, "t", anew_handler, &a, &options, NULL));
+    assert_ok(ps_subscribe(a.bus, "other", anew_handler, &a, &options, NULL));
+    assert_int_equal(ps_publish(a.bus, "t", "x", 1), 1);
+    answer = ps_dispatch(a.bus, 0, 0);
+    if (getpid() != a.parent)
+        _exit(anew_in_child(&a, answer));
+    assert_int_equal(answer, 1);
+    assert_int_equal(support_reap(a.child, DEADLINE_MS), 0);
+    assert_int_equal(ps_close(a.bus), 0);
+}
+
 /* ------------------------------------------------------------------ */
 
 static int watch(void **state)
@@ -410,6 +493,7 @@ int main(void)
         cmocka_unit_test_setup(test_p11_parent_dead_although_idle_child_lives, watch),
         cmocka_unit_test_setup(test_p11_threads_publish_while_forking_nothing_lost, watch),
         cmocka_unit_test_setup(test_p11_workers_on_anonymous_bus_reach_each_other, watch),
+        cmocka_unit_test_setup(test_p11_after_fork_in_handler_subscription_destroyed_once, watch),
     };
 
     return cmocka_run_group_tests_name("fork_life", tests, NULL, NULL);
