@@ -117,6 +117,58 @@ static void test_shm_permission_of_other_users_is_what_mode_says(void **state)
     assert_int_equal(scratch_count(scratch_path, NULL), 0);
 }
 
+/* A user of a number of his own who reads, asleep. */
+static int sleeping_user(void *arg)
+{
+    struct stage *s = arg;
+    uid_t user = (uid_t)s->number[1];
+    ps_bus *bus;
+    CHILD_CHECK(s, setgroups(0, NULL) == 0 && setgid(user) == 0 && setuid(user) == 0);
+    prctl(PR_SET_DUMPABLE, 1);
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
+    CHILD_CHECK(s, ps_subscribe(bus, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
+    s->rc[1] = ps_dispatch(bus, 0, 20);
+    CHILD_CHECK(s, s->rc[1] == 0);
+    s->ready++;
+    while (s->inbox[0].count == 0) {
+        s->rc[1] = ps_dispatch(bus, 0, DEADLINE_MS);
+        CHILD_CHECK(s, s->rc[1] >= 0);
+    }
+    CHILD_CHECK(s, wait_word(&s->done, 1));
+    return ps_close(bus) != 0;
+}
+
+/* In a directory like /tmp nobody may remove a dead stranger's bell: who has his slot sleeps all the same, and is reached. */
+static void test_p7_slot_of_another_users_dead_member_can_be_slept_in(void **state)
+{
+    (void)state;
+    if (geteuid() != 0)
+        SKIP_TEST("needs root, to be two users");
+    struct stage *s = stage_new(scratch_url("bus", "mode=0666"));
+    ps_bus *bus, *first;
+    ps_member m[4] = { PS_MEMBER_INIT };
+    assert_int_equal(chmod(scratch_path, 01777), 0);
+    assert_ok(ps_open(&first, s->url));
+    s->number[1] = 65533;
+    pid_t child = start_child(sleeping_user, s);
+    assert_true(wait_word(&s->ready, 1));
+    kill_child(child);
+    s->number[1] = 65534;
+    child = start_child(sleeping_user, s);
+    if (!wait_word(&s->ready, 2))
+        fail_msg("child's line %d, ps_dispatch %d", (int)s->line, (int)s->rc[1]);
+    assert_ok(ps_open(&bus, s->url));
+    assert_int_equal(ps_members(bus, NULL, m, 4), 3);
+    uint64_t begin = support_now_ms();
+    assert_int_equal(say(bus, "t", 1, 0, 64), 1);
+    assert_true(wait_word(&s->inbox[0].count, 1));
+    assert_true(support_now_ms() - begin < DEADLINE_MS / 2);
+    s->done = 1;
+    assert_child(s, child);
+    assert_ok(ps_close(bus));
+    assert_ok(ps_close(first));
+}
+
 static int read_only_child(void *arg)
 {
     struct stage *s = arg;
@@ -184,6 +236,7 @@ int main(void)
         SHM_TEST(test_shm_mode_gives_exactly_its_bits_under_any_umask),
         SHM_TEST(test_shm_hostile_mode_is_refused),
         SHM_TEST(test_shm_permission_of_other_users_is_what_mode_says),
+        SHM_TEST(test_p7_slot_of_another_users_dead_member_can_be_slept_in),
         SHM_TEST(test_shm_read_only_file_is_eacces),
         SHM_TEST(test_p9_anonymous_file_cannot_be_truncated),
     };

@@ -215,6 +215,21 @@ static void test_p8_deleted_file_is_reported_and_the_next_opener_gets_a_fresh_bu
     assert_int_equal(scratch_count(scratch_path, NULL), 0);
 }
 
+static void test_p6_publish_into_a_bus_that_was_moved_leaves_errno_alone(void **state)
+{
+    (void)state;
+    struct inbox *in = support_shared(sizeof *in);
+    ps_bus *bus;
+    assert_ok(ps_open(&bus, scratch_url("bus", "")));
+    assert_ok(ps_subscribe(bus, "t", inbox_take, in, NULL, NULL));
+    assert_int_equal(rename(scratch_file("bus"), scratch_file("moved")), 0);
+    errno = 4711;
+    int rc = ps_publish(bus, "t", "x", 1);      /* looks for the file before it reserves its lane */
+    assert_int_equal(errno, 4711);
+    assert_int_equal(rc, PS_EUNLINKED);
+    assert_ok(ps_close(bus));
+}
+
 static void test_p8_replaced_file_is_reported_and_the_replacement_left_alone(void **state)
 {
     (void)state;
@@ -457,6 +472,7 @@ int main(void)
         SHM_TEST(test_p1_publish_nobody_wants_writes_nothing),
         SHM_TEST(test_p8_stale_file_is_reused_and_never_grows),
         SHM_TEST(test_p8_deleted_file_is_reported_and_the_next_opener_gets_a_fresh_bus),
+        SHM_TEST(test_p6_publish_into_a_bus_that_was_moved_leaves_errno_alone),
         SHM_TEST(test_p8_replaced_file_is_reported_and_the_replacement_left_alone),
         SHM_TEST(test_shm_open_of_what_is_no_bus_is_a_named_error_and_leaves_it_untouched),
         SHM_TEST(test_shm_open_of_another_version_size_or_byte_order_is_a_named_error_and_leaves_it_untouched),
