@@ -317,7 +317,7 @@ int ps_stats(ps_bus *bus, ps_bus_stats *stats)
     if (!bus || !stats || !stats->size) return ps__fail(PS_EINVAL, !bus ? "bus is NULL" : "stats is NULL, or its size 0");
     int err = ps__enter(bus);
     if (err) return err;
-    ps_bus_stats all = { 0 };
+    ps_bus_stats all = { .size = sizeof all };          /* a transport of a newer version sees how far it may fill in */
     size_t room = stats->size;
     all.delivered = ps__load_rlx(&bus->delivered);
     if (bus->transport->stats) bus->transport->stats(bus->state, &all);
