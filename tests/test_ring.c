@@ -1,0 +1,286 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test_ring.c - one lane: where a message's payload comes to lie, and when there is room for one more. What recovery makes of a
+ * lane whose owner died is in test_recover.c.
+ */
+#include "heap_port.h"
+
+#define CELLS 16u                       /* of most lanes here */
+#define UNITS 64u
+#define TOPIC "some/topic/whose/name/has/forty/two/bytes"
+
+static unsigned char bytes[4096];
+
+static uint64_t tail_of(struct heap_port *heap) { return ps__load_rlx(&heap->port.own.lane->tail); }
+static uint64_t limit_of(struct heap_port *heap) { return ps__load_rlx(&heap->port.own.lane->limit); }
+
+/* A message of that many units; the topic is too long for 64 bytes of data to share a cell with it. */
+static int put_units(struct heap_port *heap, unsigned units)
+{
+    return heap_put(heap, TOPIC, bytes, units ? (size_t)units * PS__UNIT : 8, NULL);
+}
+
+/* ---------------------------------------------------------------- where a payload lies */
+
+static void test_units_of_each_kind_rounded_up(void **state)
+{
+    (void)state;
+    static const struct { uint32_t kind; size_t size, topic; uint32_t units; } cases[] = {
+        { PS__KIND_INLINE, 96, 0, 0 }, { PS__KIND_INLINE, 0, 96, 0 },
+        { PS__KIND_RING, 96, 1, 2 }, { PS__KIND_RING, 1, 96, 1 }, { PS__KIND_RING, 64, 96, 1 }, { PS__KIND_RING, 65, 96, 2 },
+        { PS__KIND_RING, 0, 97, 2 },    /* a long topic lies behind the data, from a multiple of 16 on */
+        { PS__KIND_RING, 1, 112, 2 }, { PS__KIND_RING, 1, 113, 3 }, { PS__KIND_RING, 17, 255, 5 },
+        { PS__KIND_RING, UINT32_MAX - 65535, 255, 67107844 },
+        { PS__KIND_LOAN, 1000000, 1, 0 }, { PS__KIND_LOAN, 0, 88, 0 }, { PS__KIND_LOAN, 0, 89, 2 }, { PS__KIND_LOAN, 0, 255, 4 },
+        { PS__KIND_HOLE, 7, 99, 7 }, { PS__KIND_HOLE, 0, 99, 0 }, { 0, 1000, 1, 0 }, { 99, 1000, 1, 0 },
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(ps__message_units(cases[i].kind, cases[i].size, cases[i].topic), cases[i].units);
+}
+
+static void test_put_message_lies_in_its_cell_or_behind_it(void **state)
+{
+    (void)state;
+    static const struct { size_t size, topic; uint32_t kind; } cases[] = {
+        { 0, 1, PS__KIND_INLINE }, { 95, 1, PS__KIND_INLINE }, { 96, 1, PS__KIND_RING }, { 0, 96, PS__KIND_INLINE },
+        { 1, 96, PS__KIND_RING }, { 0, 97, PS__KIND_RING }, { 41, 255, PS__KIND_RING }, { 1000, 20, PS__KIND_RING },
+        { 31, 7, PS__KIND_INLINE }, { 32, 33, PS__KIND_INLINE }, { 33, 32, PS__KIND_INLINE }, { 7, 8, PS__KIND_INLINE },
+    };
+    struct heap_port *heap = heap_open(2, 4, 6, 1000, 0xffffffe0u);
+    for (size_t i = 0; i < sizeof bytes; i++)
+        bytes[i] = (unsigned char)(i * 7 + 1);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char topic[PS_TOPIC_MAX + 1] = { 0 };
+        uint64_t number;
+        for (size_t k = 0; k < cases[i].topic; k++)
+            topic[k] = (char)('a' + k % 26);
+        assert_ok(heap_put(heap, topic, bytes, cases[i].size, &number));
+        assert_int_equal(number, 1000 + i);
+        struct ps__cell *cell = heap_cell(heap, number);
+        assert_int_equal(ps__load_rlx(&cell->stamp), number + 1);
+        assert_int_equal(ps__load_rlx(&cell->meta), cases[i].kind | (uint32_t)cases[i].topic << 8);
+        assert_int_equal(ps__load_rlx(&cell->size), cases[i].size);
+        assert_int_equal(ps__load_rlx(&cell->publisher), 1);
+        assert_int_equal(ps__load_rlx(&cell->hash), ps__hash(topic, cases[i].topic, HEAP_SEED));
+        const unsigned char *payload = heap->port.own.payload + (ps__load_rlx(&cell->pos) & (UNITS - 1)) * PS__UNIT;
+        if (cases[i].kind == PS__KIND_INLINE) {
+            assert_memory_equal(cell->data, bytes, cases[i].size);
+            assert_memory_equal(cell->data + cases[i].size, topic, cases[i].topic);
+        } else {
+            size_t behind = (cases[i].size + 15) & ~(size_t)15;
+            assert_memory_equal(payload, bytes, cases[i].size);
+            assert_memory_equal(cases[i].topic > 96 ? payload + behind : cell->data, topic, cases[i].topic);
+        }
+    }
+    heap_close(heap);
+}
+
+static void test_pad_payload_never_goes_over_the_rings_end(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    const struct ps__view *own = &heap->port.own;
+    for (uint32_t at = 0; at < UNITS; at++) {
+        for (uint32_t units = 0; units <= 16; units++) {
+            uint32_t pad = units && at + units > UNITS ? UNITS - at : 0;
+            assert_int_equal(ps__ring_extent(own, ps__pack(5, at), units), pad + units);
+            assert_int_equal(ps__ring_extent(own, ps__pack(5, 0xffffffc0u + at), units), pad + units);
+        }
+    }
+    for (int i = 0; i < 200; i++) {                     /* nobody reads: the ring is overwritten for ever */
+        unsigned units = (unsigned)(support_random() % 17);
+        uint32_t pos = ps__pos(tail_of(heap));
+        assert_ok(put_units(heap, units));
+        struct ps__cell *cell = heap_cell(heap, (uint64_t)i);
+        uint32_t start = ps__load_rlx(&cell->pos);
+        assert_true((start & (UNITS - 1)) + units <= UNITS);
+        assert_int_equal(ps__pos(tail_of(heap)), start + units);
+        assert_true(start == pos || (start & (UNITS - 1)) == 0);
+    }
+    heap_close(heap);
+}
+
+/* ---------------------------------------------------------------- room */
+
+static void test_room_reader_holds_cells_one_by_one(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(3, 4, 6, 0xfffffff8u, 0);
+    uint64_t first = 0xfffffff8u;
+    heap->port.evict_ms = -1;
+    heap_gate(heap, 2, first);
+    for (unsigned i = 0; i < CELLS; i++)
+        assert_ok(put_units(heap, 0));
+    for (unsigned i = 1; i < 40; i++) {
+        uint64_t tail = tail_of(heap);
+        assert_int_equal(put_units(heap, 0), PS_EAGAIN);
+        assert_int_equal(tail_of(heap), tail);          /* nothing done */
+        ps__store_rel(&heap->port.reader[2]->cursor[0], first + i);
+        assert_ok(put_units(heap, 0));
+        assert_int_equal(ps__seq(limit_of(heap)), (uint32_t)(first + i));
+    }
+    ps__store_rel(&heap->port.reader[2]->join, 0);      /* it leaves */
+    for (unsigned i = 0; i < 2 * CELLS; i++)
+        assert_ok(put_units(heap, 0));
+    heap_close(heap);
+}
+
+static void test_room_reader_holds_units_and_padding(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    heap->port.evict_ms = -1;
+    heap_gate(heap, 1, 0);
+    for (int i = 0; i < 4; i++)
+        assert_ok(put_units(heap, 15));
+    assert_int_equal(put_units(heap, 5), PS_EAGAIN);    /* 4 are left, at the end */
+    assert_ok(put_units(heap, 4));
+    assert_ok(put_units(heap, 0));                      /* what fits its cell needs no unit */
+    assert_int_equal(put_units(heap, 2), PS_EAGAIN);
+    ps__store_rel(&heap->port.reader[1]->cursor[0], 1); /* 15 at the start */
+    assert_int_equal(put_units(heap, 16), PS_EAGAIN);
+    assert_ok(put_units(heap, 10));
+    assert_int_equal(put_units(heap, 6), PS_EAGAIN);
+    assert_ok(put_units(heap, 5));
+    ps__store_rel(&heap->port.reader[1]->cursor[0], 6);
+    assert_ok(put_units(heap, 16));                     /* 15 to 30; then 30 to 46 */
+    assert_ok(put_units(heap, 16));
+    assert_ok(put_units(heap, 16));
+    assert_int_equal(put_units(heap, 3), PS_EAGAIN);    /* 2 are left: padded, it would need 5, and 15 of the start are held */
+    heap_close(heap);
+}
+
+static void test_room_stops_before_an_unfinished_claim_and_blames_no_reader(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    struct ps__lane *lane = heap->port.own.lane;
+    heap->port.evict_ms = 0;
+    heap_gate(heap, 1, 0);
+    ps__store_rlx(&lane->tail, ps__pack(1, 2));         /* number 0, two units: claimed, not committed */
+    for (unsigned i = 1; i < CELLS; i++)
+        assert_ok(put_units(heap, 1));
+    assert_int_equal(put_units(heap, 1), PS_EAGAIN);
+    assert_int_equal(ps__load_rlx(&lane->evicted[1]), 0);       /* it could not have read on */
+    ps__store_rlx(&heap->port.reader[1]->join, 0);
+    assert_int_equal(put_units(heap, 1), PS_EAGAIN);    /* and without it the claim still stands there */
+    struct ps__cell *cell = heap_cell(heap, 0);
+    ps__store_rlx(&cell->size, 2 * PS__UNIT);
+    ps__store_rlx(&cell->meta, PS__KIND_RING | 1u << 8);
+    ps__store_rel(&cell->stamp, 1);
+    assert_ok(put_units(heap, 1));
+    assert_int_equal(limit_of(heap), ps__pack(CELLS, CELLS + 1));
+    heap_close(heap);
+}
+
+static void test_room_full_ring_evicts_the_impatient_and_marks_the_dead(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(4, 4, 6, 0, 0);
+    struct ps__lane *lane = heap->port.own.lane;
+    heap->port.evict_ms = 0;
+    heap_gate(heap, 1, 0);
+    heap_gate(heap, 2, 0);
+    heap_gate(heap, 3, 8);                              /* in nobody's way yet */
+    heap->dead[2] = 1;
+    ps__store_rlx(&heap->port.reader[2]->borrow, 1);    /* died inside a borrow */
+    for (unsigned i = 0; i <= CELLS; i++)
+        assert_ok(put_units(heap, 0));
+    assert_int_equal(ps__load_rlx(&lane->evicted[1]), 1);
+    assert_int_equal(ps__load_rlx(&heap->port.dead[1]), 0);
+    assert_int_equal(ps__load_rlx(&lane->evicted[2]), 1);
+    assert_int_equal(ps__load_rlx(&heap->port.dead[2]), 2);
+    assert_int_equal(ps__load_rlx(&heap->port.dead_set[0]), ps__set_bit(2));
+    assert_int_equal(ps__load_rlx(&lane->evicted[3]), 0);
+    assert_int_equal(ps__load_rlx(&heap->port.evictions), 2);
+    heap_gate(heap, 1, CELLS + 1);                      /* it gates again under a new number */
+    ps__store_rlx(&heap->port.reader[1]->borrow, 1);    /* and what it borrows is never taken from it */
+    ps__store_rlx(&heap->port.reader[3]->join, 0);
+    for (unsigned i = 0; i < CELLS; i++)
+        assert_ok(put_units(heap, 0));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(put_units(heap, 0), PS_EAGAIN);
+    ps__store_rlx(&heap->port.reader[1]->borrow, 0);
+    assert_ok(put_units(heap, 0));
+    assert_int_equal(ps__load_rlx(&lane->evicted[1]), 2);
+    heap_close(heap);
+}
+
+static void test_room_sleeper_is_rung_once_when_half_the_ring_is_used(void **state)
+{
+    (void)state;
+    for (int by_units = 0; by_units < 2; by_units++) {
+        struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+        unsigned half = by_units ? 4 : CELLS / 2;       /* 8 units a message, or none */
+        heap->port.evict_ms = -1;
+        heap_gate(heap, 1, 0);
+        ps__store_rlx(&heap->port.reader[1]->armed, 7); /* asleep, on topics that are not these */
+        for (unsigned i = 0; i < half; i++)
+            assert_ok(put_units(heap, by_units ? 8 : 0));
+        assert_int_equal(heap->rung[1][PS__BELL_MESSAGE], 0);
+        for (unsigned i = 0; i < half; i++)
+            assert_ok(put_units(heap, by_units ? 8 : 0));
+        assert_int_equal(heap->rung[1][PS__BELL_MESSAGE], 1);
+        assert_int_equal(put_units(heap, by_units ? 8 : 0), PS_EAGAIN);
+        assert_int_equal(heap->rung[1][PS__BELL_MESSAGE], 1);
+        ps__store_rlx(&heap->port.reader[1]->armed, 9); /* another sleep */
+        assert_int_equal(put_units(heap, by_units ? 8 : 0), PS_EAGAIN);
+        assert_int_equal(heap->rung[1][PS__BELL_MESSAGE], 2);
+        heap_close(heap);
+    }
+}
+
+static void test_room_garbage_in_shared_words_told_and_survived(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    struct ps__lane *lane = heap->port.own.lane;
+    heap->port.evict_ms = -1;
+    heap_gate(heap, 1, 1000);                           /* nobody can stand there */
+    for (unsigned i = 0; i < 3 * CELLS; i++)
+        assert_ok(put_units(heap, 0));
+    assert_true(ps__load_rlx(&heap->port.corrupt) > 0);
+    heap_gate(heap, 1, 3 * CELLS);
+    ps__store_rlx(&lane->limit, ps__pack(4 * CELLS, 0));         /* beyond what was ever claimed */
+    uint64_t tail = tail_of(heap);
+    assert_int_equal(put_units(heap, 0), PS_ECORRUPT);
+    assert_int_equal(tail_of(heap), tail);
+    heap_close(heap);
+}
+
+/* ---------------------------------------------------------------- a loan's cell */
+
+static void test_pass_says_whether_limit_is_beyond_a_cell(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    heap->port.evict_ms = -1;
+    heap_gate(heap, 1, 0);
+    for (int i = 0; i < 5; i++)
+        assert_ok(put_units(heap, 0));
+    assert_int_equal(ps__ring_pass(&heap->port, 0), 0);
+    ps__store_rel(&heap->port.reader[1]->cursor[0], 3);
+    assert_int_equal(ps__ring_pass(&heap->port, 2), 1);
+    assert_int_equal(ps__ring_pass(&heap->port, 3), 0);
+    heap->port.evict_ms = 0;                            /* who stands before a loan is in the way as in a full ring */
+    assert_int_equal(ps__ring_pass(&heap->port, 4), 1);
+    assert_int_equal(ps__load_rlx(&heap->port.own.lane->evicted[1]), 1);
+    heap_close(heap);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_units_of_each_kind_rounded_up),
+        cmocka_unit_test(test_put_message_lies_in_its_cell_or_behind_it),
+        cmocka_unit_test(test_pad_payload_never_goes_over_the_rings_end),
+        cmocka_unit_test(test_room_reader_holds_cells_one_by_one),
+        cmocka_unit_test(test_room_reader_holds_units_and_padding),
+        cmocka_unit_test(test_room_stops_before_an_unfinished_claim_and_blames_no_reader),
+        cmocka_unit_test(test_room_full_ring_evicts_the_impatient_and_marks_the_dead),
+        cmocka_unit_test(test_room_sleeper_is_rung_once_when_half_the_ring_is_used),
+        cmocka_unit_test(test_room_garbage_in_shared_words_told_and_survived),
+        cmocka_unit_test(test_pass_says_whether_limit_is_beyond_a_cell),
+    };
+    return cmocka_run_group_tests_name("ring", tests, NULL, NULL);
+}
