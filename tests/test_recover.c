@@ -234,7 +234,7 @@ static void damage(const struct scene *s, int kind)
     case LIMIT_BEYOND_TAIL: ps__store_rlx(&lane->limit, ps__pack(ps__seq(tail) + 1, ps__pos(tail))); break;
     case BASE_BEYOND_LIMIT: ps__store_rlx(&lane->base, s->first + 1); break;
     case CELL_EARLY: ps__store_rlx(&cell->pos, s->begin - 1); break;
-    case CELL_LATE: ps__store_rlx(&cell->pos, ps__pos(tail) + 1); break;
+    case CELL_LATE: ps__store_rlx(&heap_cell(s->heap, s->first + s->count - 1)->pos, ps__pos(tail) + 1); break;
     default:
         ps__store_rlx(&cell->meta, PS__KIND_RING | 5u << 8);
         ps__store_rlx(&cell->size, 100000);
