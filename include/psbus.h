@@ -231,7 +231,7 @@ typedef struct ps_member {
  *            PS_EACCES    permission, or the file belongs to somebody else
  *            PS_EBUSY     the bus is being taken down, for more than 100 ms
  *            PS_ENOENT    create=0 and no bus
- *            PS_ENOTSUP   no such scheme, or the file system or kernel cannot carry a bus
+ *            PS_ENOTSUP   no such scheme, observe=1 where the backend cannot, or the file system or kernel cannot carry a bus
  *            PS_EVERSION  the file is a bus of another version; untouched
  *            PS_EGEOMETRY the bus has less depth, bytes or loans than asked for
  *            PS_ECORRUPT  the file is no bus, or a damaged one
@@ -688,6 +688,8 @@ PS_API const char *ps_version(void);
  *   fd stats members            any                    no             the same
  *   wake                        any, signal handlers   no             the same
  *   after_fork                  the child's only one   yes            nothing
+ *
+ * publish, wanted, commit, cancel, stats and wake leave errno as it was; around the others the core does that.
  */
 #define PS_TRANSPORT_VERSION 1
 
@@ -739,7 +741,8 @@ typedef struct ps_host {
     uint64_t seed;              /* of all topic hashes of this handle. A transport may set it in open(), and only there. */
     /* Puts a text behind the code, for ps_errmsg(); returns code. Callable from everywhere. */
     int    (*fail)(struct ps_host *host, int code, const char *format, ...);
-    /* Does a subscription want this topic? From next() only; a transport that filters early may skip unwanted messages. */
+    /* Does a subscription want this topic? next() asks it for every record it answers, and skips those it says 0 for: the
+     * core delivers to the subscriptions found by the last call. */
     int    (*match)(struct ps_host *host, const ps_topic *topic);
     /* Is a subscription of this handle interested in data itself (PS_BORROW)? After match() answered 1. */
     int    (*borrows)(struct ps_host *host);
@@ -751,6 +754,8 @@ typedef struct ps_host {
     int    (*closing)(struct ps_host *host);
     /* The value of an option that is named in ps_transport.options, decoded; NULL if it was not given. From open() only. */
     const char *(*option)(struct ps_host *host, const char *key);
+    /* Makes a topic, with its hash, of a text that came from elsewhere; 0, or PS_EINVAL if it is none. topic->text is text. */
+    int    (*topic)(struct ps_host *host, const char *text, ps_topic *topic);
 } ps_host;
 
 /* ps_transport.can */
@@ -763,6 +768,7 @@ typedef struct ps_host {
 #define PS_CAN_FORK        0x40u        /* after_fork */
 #define PS_CAN_PROCESSES   0x80u        /* handles of several processes meet */
 #define PS_CAN_BARRIER     0x100u       /* subscribe is a barrier */
+#define PS_CAN_OBSERVE     0x200u       /* observe=1; without it the core answers PS_ENOTSUP */
 
 #define PS_END_HOLD 1                   /* end(): keep the record that was answered last valid */
 

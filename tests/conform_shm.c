@@ -5,8 +5,9 @@
 int main(void)
 {
     static const struct conform_backend backend = {
-        "shm", NULL,
-        PS_CAN_COUNT | PS_CAN_LOAN | PS_CAN_BORROW | PS_CAN_MEMBERS | PS_CAN_RELIABLE | PS_CAN_BARRIER | PS_CAN_FORK | PS_CAN_PROCESSES,
+        .scheme = "shm",
+        .can = PS_CAN_COUNT | PS_CAN_LOAN | PS_CAN_BORROW | PS_CAN_MEMBERS | PS_CAN_RELIABLE | PS_CAN_BARRIER | PS_CAN_FORK | PS_CAN_PROCESSES |
+               PS_CAN_OBSERVE,
     };
 
     return conform_run(&backend);

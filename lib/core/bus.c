@@ -131,6 +131,11 @@ static const char *bus_host_option(struct ps_host *host, const char *key)
     return NULL;
 }
 
+static int bus_host_topic(struct ps_host *host, const char *text, ps_topic *topic)
+{
+    return ps__topic_parse(text, host->seed, topic);
+}
+
 /* ------------------------------------------------------------------ open, close, fork */
 
 static void *bus_zeroed(size_t size, size_t alignment)
@@ -152,6 +157,8 @@ static int bus_open(ps_bus *bus, const char *text)
         return ps__fail(PS_ENOTSUP, "no transport for %s: there is %s", scheme, list);
     }
     if ((err = ps__url_parse(text, bus->transport->options, bus->url))) return err;
+    if (bus->url->url.observe && !(bus->transport->can & PS_CAN_OBSERVE))
+        return ps__fail(PS_ENOTSUP, "%s cannot observe (observe=1)", bus->transport->scheme);
     if (!(bus->state = bus_zeroed(bus->transport->state_size, 128))) return ps__fail(PS_ENOMEM, "no memory for a handle");
     if ((err = ps__subs_open(&bus->subs))) return err;
     if ((err = bus->transport->open(bus->state, &bus->host, &bus->url->url))) ps__subs_close(&bus->subs);
@@ -168,7 +175,7 @@ int ps_open(ps_bus **out, const char *url)
     struct ps__url *parsed = calloc(1, sizeof *parsed);
     if (!err && bus && parsed) {
         bus->host = (ps_host){ sizeof bus->host, 0, bus_host_fail, ps__subs_match, ps__subs_borrows, bus_host_prefix,
-                               ps__subs_each, bus_host_closing, bus_host_option };
+                               ps__subs_each, bus_host_closing, bus_host_option, bus_host_topic };
         ps__random(&bus->host.seed, sizeof bus->host.seed);
         bus->generation = ps__process_generation();
         bus->url = parsed;

@@ -354,7 +354,8 @@ static void inproc_close(void *memory, int forked)
 const ps_transport ps__inproc_transport = {
     .size = sizeof(ps_transport),
     .version = PS_TRANSPORT_VERSION,
-    .can = PS_CAN_COUNT | PS_CAN_LOAN | PS_CAN_BORROW | PS_CAN_MEMBERS | PS_CAN_TOTAL_ORDER | PS_CAN_RELIABLE | PS_CAN_BARRIER,
+    .can = PS_CAN_COUNT | PS_CAN_LOAN | PS_CAN_BORROW | PS_CAN_MEMBERS | PS_CAN_TOTAL_ORDER | PS_CAN_RELIABLE | PS_CAN_BARRIER |
+           PS_CAN_OBSERVE,
     .scheme = "inproc",
     .state_size = sizeof(struct inproc_state),
     .open = inproc_open,

@@ -260,7 +260,7 @@ const ps_transport ps__shm_transport = {
     .size = sizeof(ps_transport),
     .version = PS_TRANSPORT_VERSION,
     .can = PS_CAN_COUNT | PS_CAN_LOAN | PS_CAN_BORROW | PS_CAN_MEMBERS | PS_CAN_RELIABLE | PS_CAN_FORK | PS_CAN_PROCESSES |
-           PS_CAN_BARRIER,
+           PS_CAN_BARRIER | PS_CAN_OBSERVE,
     .scheme = "shm",
     .state_size = sizeof(struct ps__shm),
     .open = shm_open_bus,
