@@ -79,10 +79,12 @@ void conform_close(ps_bus *bus)
 
 int conform_setup(void **state)
 {
+    char stem[CONFORM_TEXT / 4];
+
     (void)state;
     memset(&conform_test_now, 0, sizeof conform_test_now);
-    snprintf(conform_test_now.url, sizeof conform_test_now.url, "%s",
-             support_url(conform_backend->scheme, "conform", NULL));
+    snprintf(stem, sizeof stem, "%sconform", conform_backend->base == NULL ? "" : conform_backend->base);
+    snprintf(conform_test_now.url, sizeof conform_test_now.url, "%s", support_url(conform_backend->scheme, stem, NULL));
     conform_test_now.descriptors = support_fd_count();
     alarm(CONFORM_HANG_S);
     return 0;

@@ -26,6 +26,7 @@ struct conform_backend {
     const char *scheme;
     const char *options;        /* of every URL, or NULL */
     uint32_t    can;            /* PS_CAN_… of its transport: what it cannot is skipped */
+    const char *base;           /* what the names of its buses begin with, a directory; or NULL */
 };
 
 /* Runs the suite; the exit status of main(). */
@@ -35,6 +36,12 @@ extern const struct conform_backend *conform_backend;
 
 /* Skips the test; to be called before anything is opened. */
 #define conform_need(caps) do { if ((conform_backend->can & (uint32_t)(caps)) != (uint32_t)(caps)) skip(); } while (0)
+
+/*
+ * A backend that loses nothing silently has a ring: it keeps what a reader has not read, to a depth and size that the URL sets,
+ * and what others want, too. One without PS_CAN_RELIABLE is expected to hold no more than 8 messages for a reader.
+ */
+#define conform_has_ring() ((conform_backend->can & PS_CAN_RELIABLE) != 0)
 
 /* A URL of this test's bus. Static, 16 in rotation. */
 const char *conform_url(const char *options);

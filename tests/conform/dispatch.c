@@ -102,7 +102,8 @@ static void test_dispatch_unwanted_stepped_over_uncounted(void **state)
     conform_say(a, "unwanted", "x");
     assert_int_equal(ps_dispatch(b, 0, 0), 0);
     assert_int_equal(conform_stats(b).delivered, 2);
-    assert_int_equal(conform_stats(b).unwanted, 9);
+    if (conform_has_ring())
+        assert_int_equal(conform_stats(b).unwanted, 9);
     assert_int_equal(conform_drain(c), 11);
     conform_close(a);
     conform_close(b);

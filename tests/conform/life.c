@@ -323,7 +323,7 @@ static void test_p6_errno_untouched_by_every_call(void **state)
 {
     ps_bus_stats stats = PS_BUS_STATS_INIT;
     ps_member members[4] = { PS_MEMBER_INIT, PS_MEMBER_INIT, PS_MEMBER_INIT, PS_MEMBER_INIT };
-    ps_bus *bus = NULL, *other = NULL, *pull = NULL;
+    ps_bus *bus = NULL, *other = NULL, *pull = NULL, *fourth = NULL;
     const ps_msg *msg;
     ps_sub *sub = NULL, *second = NULL;
     void *data = NULL;
@@ -339,7 +339,8 @@ static void test_p6_errno_untouched_by_every_call(void **state)
     assert_non_null(other);
     life_keeps_errno(ps_open(&pull, conform_url("lossy=1")));
     assert_non_null(pull);
-    life_keeps_errno(ps_open(&(ps_bus *){ NULL }, conform_url(NULL)));                  /* PS_EFULL, if there is a limit */
+    life_keeps_errno(ps_open(&fourth, conform_url(NULL)));                              /* PS_EFULL, if there is a limit */
+    life_keeps_errno(ps_close(fourth));
     life_keeps_errno(ps_subscribe(bus, "t", life_errno_handler, bus, NULL, &sub));
     assert_non_null(sub);
     life_keeps_errno(ps_subscribe(other, "t", life_errno_handler, other, NULL, &second));

@@ -130,7 +130,7 @@ static void test_open_longest_name_accepted(void **state)
     ps_bus *bus;
 
     (void)state;
-    at = snprintf(url, sizeof url, "%s://", conform_backend->scheme);
+    at = snprintf(url, sizeof url, "%s://%s", conform_backend->scheme, conform_backend->base == NULL ? "" : conform_backend->base);
     snprintf(url + at, sizeof url - (size_t)at, "A.z_0-%058ld", (long)getpid());
     assert_int_equal(strlen(url) - (size_t)at, PS_NAME_MAX);
     bus = conform_open_url(url);
@@ -174,7 +174,8 @@ static void test_open_without_create_and_bus_not_found(void **state)
 
     (void)state;
     open_refused(conform_url("create=0"), PS_ENOENT, NULL);
-    open_refused(conform_url("observe=1"), PS_ENOENT, NULL);
+    if (conform_backend->can & PS_CAN_OBSERVE)
+        open_refused(conform_url("observe=1"), PS_ENOENT, NULL);
     first = conform_open(NULL);
     second = conform_open("create=0");
     conform_close(first);
@@ -299,8 +300,10 @@ static void test_close_last_handle_bus_ends(void **state)
     conform_subscribe(b, "t", &log);
     assert_int_equal(conform_drain(b), 0);
     conform_say(b, "t", "y");
-    assert_int_equal(conform_stats(b).depth, 128);
-    assert_int_equal(conform_stats(b).members, 5);
+    if (conform_has_ring()) {
+        assert_int_equal(conform_stats(b).depth, 128);
+        assert_int_equal(conform_stats(b).members, 5);
+    }
     assert_int_equal(conform_drain(b), 1);
     conform_close(b);
 }
