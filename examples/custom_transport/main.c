@@ -6,7 +6,7 @@
  *
  * A program registers the table once, before its first ps_open() with that scheme; everything else is as with any other bus.
  */
-#define _POSIX_C_SOURCE 200809L
+#define _DEFAULT_SOURCE
 
 #include <psbus.h>
 
@@ -85,13 +85,16 @@ int main(int argc, char **argv)
 {
     static const char *const question[] = { "stressed", "drawer", "live" };
     const int questions = sizeof question / sizeof question[0];
-    char own[64];
+    char own[] = "unixgram:///tmp/custom_transport.XXXXXX";
     const char *url = argc > 1 ? argv[1] : own;
     int status = 0, rc = ps_transport_register(&unixgram_transport);
 
     if (rc < 0)
         die("ps_transport_register", rc);
-    snprintf(own, sizeof own, "unixgram:///tmp/custom_transport.%ld", (long)getpid());
+    if (argc < 2 && mkdtemp(strchr(own, '/') + 2) == NULL) {
+        perror("custom_transport: mkdtemp");
+        return 1;
+    }
     ps_bus *bus = join(url, "answer", on_answer);
     pid_t child = fork();
     if (child < 0) {

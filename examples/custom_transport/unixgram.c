@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * custom_transport.c - a backend of your own, in one file, on <psbus.h> alone: unixgram://, a bus of Unix datagram sockets.
+ * unixgram.c - a backend of your own, in one file, on <psbus.h> alone: unixgram:///DIRECTORY, a bus of Unix datagram sockets.
  *
- *   custom_transport [URL]           two processes talk over it; unixgram:///path/of/a/directory, which need not exist
+ * A bus is a directory. Each member has a socket in it, named ID, sixteen hexadecimal digits, and a file ID.filters with a line
+ * for each subscription. To publish is to list the directory, to read the filters, and to send a datagram to each member that
+ * wants the topic. So to subscribe is a barrier, and nobody is woken by what he does not want. It is simple and not fast.
  *
- * A bus is a directory. Each member has a socket in it, named ID, sixteen hexadecimal digits, and a file ID.filters, a line for
- * each subscription. To publish is to list the directory, to read the filters, and to send a datagram to each member that wants
- * the topic. So a subscription is a barrier, and nobody is woken by what he does not want. It is simple and not fast.
- *
- * There is no lock: a socket that refuses is a dead member's, whoever meets one removes it, and who leaves tries to remove the
+ * There is no lock: a socket that refuses is a dead member's, and whoever meets one removes it. Who leaves tries to remove the
  * directory, which works for the last one.
  *
  * What is weaker than in shm, and left out of `can` at the end: a member whose queue is full (net.unix.max_dgram_qlen, often 10
@@ -34,12 +32,12 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #define UNIXGRAM_MAGIC    0x31677875u
 #define UNIXGRAM_DATAGRAM (128 * 1024)  /* the largest one, header and topic included */
+#define UNIXGRAM_MESSAGE  (UNIXGRAM_DATAGRAM - sizeof(struct unixgram_header) - PS_TOPIC_MAX - 1)
 #define UNIXGRAM_TRIES    100           /* of 1 ms each, while others take the directory away under us */
 
 /* What travels: this, the data, the topic with its NUL. 32 bytes, so that the data are aligned where they arrive. */
@@ -93,54 +91,53 @@ static struct sockaddr_un unixgram_path(struct unixgram *u, const char *before, 
     return address;
 }
 
-static void unixgram_unlink(struct unixgram *u, const char *before, uint64_t id, const char *after)
+static int unixgram_unlink(struct unixgram *u, const char *before, uint64_t id, const char *after)
 {
     struct sockaddr_un address = unixgram_path(u, before, id, after);
 
-    (void)unlink(address.sun_path);
+    return unlink(address.sun_path);
 }
 
 /* The socket last: as long as it is there, somebody will find it dead and remove the rest. */
 static void unixgram_remove(struct unixgram *u, uint64_t id)
 {
-    unixgram_unlink(u, "", id, ".new");
-    unixgram_unlink(u, "", id, ".filters");
-    unixgram_unlink(u, "", id, "");
-    unixgram_unlink(u, ".", id, "");
+    (void)unixgram_unlink(u, "", id, ".new");
+    (void)unixgram_unlink(u, "", id, ".filters");
+    (void)unixgram_unlink(u, "", id, "");
 }
 
-/* The next member in the listing; 0 if there is none. hidden: also those that are only about to become one. */
-static uint64_t unixgram_listed(struct unixgram *u, int hidden)
+/* The next member in the listing, 0 if there is none. joining: it has no name yet. */
+static uint64_t unixgram_listed(struct unixgram *u, int *joining)
 {
     struct dirent *entry;
 
     while ((entry = readdir(u->directory)) != NULL) {
-        const char *name = entry->d_name + (hidden && entry->d_name[0] == '.');
-
-        if (strlen(name) == 16 && strspn(name, "0123456789abcdef") == 16)
-            return strtoull(name, NULL, 16);
+        *joining = entry->d_name[0] == '.';
+        if (strlen(entry->d_name + *joining) == 16 && strspn(entry->d_name + *joining, "0123456789abcdef") == 16)
+            return strtoull(entry->d_name + *joining, NULL, 16);
     }
     return 0;
 }
 
-/* Removes the members that were killed; how many others live. */
+/* Removes what members that were killed have left; how many others live. */
 static int unixgram_sweep(struct unixgram *u)
 {
+    int alive = 0, joining;
     uint64_t id;
-    int alive = 0;
 
     rewinddir(u->directory);
-    while ((id = unixgram_listed(u, 1)) != 0) {
+    while ((id = unixgram_listed(u, &joining)) != 0) {
         struct sockaddr_un address = unixgram_path(u, "", id, "");
-        int probe = id == u->id ? -1 : socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+        int probe = joining ? -1 : socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-        if (probe < 0)
-            continue;
-        if (connect(probe, (struct sockaddr *)&address, sizeof address) == 0)
+        if (joining && unixgram_unlink(u, ".", id, "") == 0)
+            unixgram_remove(u, id);             /* if it was only slow, it tries again under another name */
+        if (probe >= 0 && id != u->id && connect(probe, (struct sockaddr *)&address, sizeof address) == 0)
             alive++;
-        else if (errno == ECONNREFUSED || errno == ENOENT)      /* ENOENT: it was killed, or is, before it had its name */
+        else if (probe >= 0 && id != u->id && errno == ECONNREFUSED)
             unixgram_remove(u, id);
-        close(probe);
+        if (probe >= 0)
+            close(probe);
     }
     return alive;
 }
@@ -149,21 +146,19 @@ static int unixgram_sweep(struct unixgram *u)
 static int unixgram_wants(struct unixgram *u, uint64_t id, const ps_topic *topic)
 {
     struct sockaddr_un address = unixgram_path(u, "", id, ".filters");
-    int fd = open(address.sun_path, O_RDONLY | O_CLOEXEC);
+    int fd = open(address.sun_path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     size_t size = 0;
     ssize_t got = 0;
-    char *line = u->text, *end;
+    char *line, *end;
 
     if (fd < 0)
         return errno == ENOENT ? 0 : unixgram_fail(u, PS_ESYS, "opening filters");
     do {
         size += (size_t)got;
         if (size == u->text_room) {
-            char *larger = realloc(u->text, u->text_room * 2 + 4096);
-
-            if (larger == NULL)
+            if ((line = realloc(u->text, u->text_room * 2 + 4096)) == NULL)
                 break;
-            u->text = larger;
+            u->text = line;
             u->text_room = u->text_room * 2 + 4096;
         }
     } while ((got = read(fd, u->text + size, u->text_room - size)) > 0);
@@ -212,7 +207,7 @@ static uint64_t *unixgram_missed(struct unixgram *u, uint64_t id)
             at = i;
     }
     if (at == PS_MEMBERS_MAX)
-        at = (size_t)(id % PS_MEMBERS_MAX);     /* more members than a bus may have */
+        at = 0;                                 /* there are more members than a bus may have */
     if (u->missed[at].id != id) {
         u->missed[at].id = id;
         u->missed[at].count = 0;
@@ -224,12 +219,12 @@ static uint64_t *unixgram_missed(struct unixgram *u, uint64_t id)
 static int unixgram_each(struct unixgram *u, const ps_topic *topic, const void *data, size_t size, int send)
 {
     struct unixgram_header header = { UNIXGRAM_MAGIC, (uint32_t)topic->len, u->id, u->sequence, 0 };
-    int wanted = 0, rc = 0;
+    int wanted = 0, rc = 0, joining;
     uint64_t id;
 
     rewinddir(u->directory);
-    while ((id = unixgram_listed(u, 0)) != 0) {
-        if ((id == u->id && !u->echo) || (rc = unixgram_wants(u, id, topic)) == 0)
+    while ((id = unixgram_listed(u, &joining)) != 0) {
+        if (joining || (id == u->id && !u->echo) || (rc = unixgram_wants(u, id, topic)) == 0)
             continue;
         if (rc < 0)
             break;
@@ -251,31 +246,30 @@ static int unixgram_each(struct unixgram *u, const ps_topic *topic, const void *
     return wanted > 0 ? wanted : rc;    /* an error after somebody got it comes too late */
 }
 
-static int unixgram_publish(void *state, const ps_topic *topic, const void *data, size_t size, int wait)
+static int unixgram_ask(struct unixgram *u, const ps_topic *topic, const void *data, size_t size, int send)
 {
-    struct unixgram *u = state;
     int error = errno, result;
 
-    (void)wait;                         /* a full queue loses the message, so there is nothing to wait for */
-    if (size > UNIXGRAM_DATAGRAM - sizeof(struct unixgram_header) - PS_TOPIC_MAX - 1)
-        return u->host->fail(u->host, PS_EMSGSIZE, "%zu bytes are more than a datagram takes", size);
     pthread_mutex_lock(&u->lock);
-    result = unixgram_each(u, topic, data, size, 1);
+    result = unixgram_each(u, topic, data, size, send);
     pthread_mutex_unlock(&u->lock);
     errno = error;
     return result;
 }
 
-static int unixgram_wanted(void *state, const ps_topic *topic)
+static int unixgram_publish(void *state, const ps_topic *topic, const void *data, size_t size, int wait)
 {
     struct unixgram *u = state;
-    int error = errno, result;
 
-    pthread_mutex_lock(&u->lock);
-    result = unixgram_each(u, topic, NULL, 0, 0);
-    pthread_mutex_unlock(&u->lock);
-    errno = error;
-    return result;
+    (void)wait;                         /* a full queue loses the message, so there is nothing to wait for */
+    if (size > UNIXGRAM_MESSAGE)
+        return u->host->fail(u->host, PS_EMSGSIZE, "%zu bytes, a datagram takes %zu", size, UNIXGRAM_MESSAGE);
+    return unixgram_ask(u, topic, data, size, 1);
+}
+
+static int unixgram_wanted(void *state, const ps_topic *topic)
+{
+    return unixgram_ask(state, topic, NULL, 0, 0);
 }
 
 /* ------------------------------------------------------------------ subscribe */
@@ -303,15 +297,16 @@ static void unixgram_unsubscribe(void *state, const ps_filter *filter, uint32_t 
 {
     struct unixgram *u = state;
     struct sockaddr_un now = unixgram_path(u, "", u->id, ".filters"), next = unixgram_path(u, "", u->id, ".new");
-    char kind = filter->wild ? '~' : '=', *line = u->own;
+    char *line = u->own, *end;
     size_t len = filter->len + 2;
     int fd = open(next.sun_path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 
     (void)flags;
     (void)last;
     (void)idle;
-    while (line[0] != kind || memcmp(line + 1, filter->text, filter->len) != 0 || line[1 + filter->len] != '\n')
-        line = (char *)memchr(line, '\n', (size_t)(u->own + u->own_size - line)) + 1;
+    while ((end = memchr(line, '\n', (size_t)(u->own + u->own_size - line))) != line + len - 1 ||
+           line[0] != (filter->wild ? '~' : '=') || memcmp(line + 1, filter->text, filter->len) != 0)
+        line = end + 1;
     size_t before = (size_t)(line - u->own), after = u->own_size - before - len;
     if (fd >= 0 && pwrite(fd, u->own, before, 0) == (ssize_t)before &&
         pwrite(fd, line + len, after, (off_t)before) == (ssize_t)after && rename(next.sun_path, now.sun_path) == 0) {
@@ -346,12 +341,16 @@ static int unixgram_take(struct unixgram *u, size_t got, ps_record *record)
     struct unixgram_header header;
     const char *topic;
 
-    memcpy(&header, u->buffer, sizeof header);
-    if (got == sizeof header && header.topic_len == 0 && header.publisher == u->id)     /* or one of a dispatch that ended early */
-        return u->marked && header.sequence == u->mark ? 0 : -1;
     u->garbage++;
-    if (got < sizeof header || got > UNIXGRAM_DATAGRAM || header.magic != UNIXGRAM_MAGIC || header.publisher == 0 ||
-        header.topic_len > PS_TOPIC_MAX || got - sizeof header < header.topic_len + 1)
+    if (got < sizeof header || got > UNIXGRAM_DATAGRAM)
+        return -1;
+    memcpy(&header, u->buffer, sizeof header);
+    if (header.topic_len == 0 && header.publisher == u->id) {
+        u->garbage--;                   /* ours; if it is not the last one, its dispatch has ended before it */
+        return u->marked && header.sequence == u->mark ? 0 : -1;
+    }
+    if (header.magic != UNIXGRAM_MAGIC || header.publisher == 0 || header.topic_len > PS_TOPIC_MAX ||
+        got - sizeof header < header.topic_len + 1)
         return -1;
     topic = (const char *)u->buffer + got - header.topic_len - 1;
     if (topic[header.topic_len] != '\0' || u->host->topic(u->host, topic, &record->topic) < 0)
@@ -430,7 +429,7 @@ static void unixgram_stats(void *state, ps_bus_stats *stats)
     stats->lost = u->lost;
     stats->corrupt = u->garbage;
     stats->depth = u->depth;
-    stats->message_max = UNIXGRAM_DATAGRAM - sizeof(struct unixgram_header) - PS_TOPIC_MAX - 1;
+    stats->message_max = UNIXGRAM_MESSAGE;
 }
 
 /* ------------------------------------------------------------------ open and close */
@@ -479,6 +478,7 @@ static int unixgram_enter(struct unixgram *u, int create)
     if (u->filters >= 0 && rename(hidden.sun_path, name.sun_path) == 0)
         return 0;
     int err = errno == ENOENT ? 1 : unixgram_fail(u, PS_ESYS, "joining");
+    (void)unixgram_unlink(u, ".", u->id, "");
     unixgram_remove(u, u->id);
     return err;
 }
