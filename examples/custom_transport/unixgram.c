@@ -91,19 +91,19 @@ static struct sockaddr_un unixgram_path(struct unixgram *u, const char *before, 
     return address;
 }
 
-static int unixgram_unlink(struct unixgram *u, const char *before, uint64_t id, const char *after)
+static void unixgram_unlink(struct unixgram *u, const char *before, uint64_t id, const char *after)
 {
     struct sockaddr_un address = unixgram_path(u, before, id, after);
 
-    return unlink(address.sun_path);
+    (void)unlink(address.sun_path);
 }
 
 /* The socket last: as long as it is there, somebody will find it dead and remove the rest. */
 static void unixgram_remove(struct unixgram *u, uint64_t id)
 {
-    (void)unixgram_unlink(u, "", id, ".new");
-    (void)unixgram_unlink(u, "", id, ".filters");
-    (void)unixgram_unlink(u, "", id, "");
+    unixgram_unlink(u, "", id, ".new");
+    unixgram_unlink(u, "", id, ".filters");
+    unixgram_unlink(u, "", id, "");
 }
 
 /* The next member in the listing, 0 if there is none. joining: it has no name yet. */
@@ -130,8 +130,8 @@ static int unixgram_sweep(struct unixgram *u)
         struct sockaddr_un address = unixgram_path(u, "", id, "");
         int probe = joining ? -1 : socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
-        if (joining && unixgram_unlink(u, ".", id, "") == 0)
-            unixgram_remove(u, id);             /* if it was only slow, it tries again under another name */
+        if (joining)
+            unixgram_unlink(u, ".", id, "");    /* if it was only slow, it tries again under another name */
         if (probe >= 0 && id != u->id && connect(probe, (struct sockaddr *)&address, sizeof address) == 0)
             alive++;
         else if (probe >= 0 && id != u->id && errno == ECONNREFUSED)
@@ -243,7 +243,7 @@ static int unixgram_each(struct unixgram *u, const ps_topic *topic, const void *
     }
     if (send && wanted > 0)
         u->sequence++;
-    return wanted > 0 ? wanted : rc;    /* an error after somebody got it comes too late */
+    return wanted > 0 || rc > 0 ? wanted : rc;          /* an error after somebody got it comes too late */
 }
 
 static int unixgram_ask(struct unixgram *u, const ps_topic *topic, const void *data, size_t size, int send)
@@ -474,11 +474,12 @@ static int unixgram_enter(struct unixgram *u, int create)
      * does. If the hidden one is swept away, we try again. */
     if (bind(u->socket, (struct sockaddr *)&hidden, sizeof hidden) < 0)
         return errno == ENOENT ? 1 : unixgram_fail(u, PS_ESYS, "bind");
+    if (rename(hidden.sun_path, name.sun_path) < 0)
+        return errno == ENOENT ? 1 : unixgram_fail(u, PS_ESYS, "rename");
     u->filters = open(filters.sun_path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (u->filters >= 0 && rename(hidden.sun_path, name.sun_path) == 0)
+    if (u->filters >= 0)
         return 0;
-    int err = errno == ENOENT ? 1 : unixgram_fail(u, PS_ESYS, "joining");
-    (void)unixgram_unlink(u, ".", u->id, "");
+    int err = unixgram_fail(u, PS_ESYS, "creating filters");
     unixgram_remove(u, u->id);
     return err;
 }
