@@ -56,10 +56,9 @@ struct result {
 
 static void program_make(struct program *p)
 {
-    /* Of 100: the rest are publishes. */
-    static const struct { enum op_kind kind; unsigned upto; } chance[] = {
-        { OP_SUBSCRIBE, 18 }, { OP_UNSUBSCRIBE, 30 }, { OP_WANTED, 35 }, { OP_DRAIN, 47 }, { OP_PARTIAL, 57 }, { OP_REOPEN, 60 },
-        { OP_PUBLISH, 100 },
+    static const struct { enum op_kind kind; unsigned upto; } chance[] = {      /* of 100 */
+        { OP_SUBSCRIBE, 18 }, { OP_UNSUBSCRIBE, 30 }, { OP_WANTED, 35 },
+        { OP_DRAIN, 47 }, { OP_PARTIAL, 57 }, { OP_REOPEN, 60 }, { OP_PUBLISH, 100 },
     };
 
     for (unsigned i = 0; i < HANDLES; i++) {
@@ -72,8 +71,7 @@ static void program_make(struct program *p)
 
         while (dice >= chance[which].upto)
             which++;
-        memset(op, 0, sizeof *op);
-        op->kind = chance[which].kind;
+        *op = (struct op){ .kind = chance[which].kind };
         op->handle = (unsigned)(support_random() % HANDLES);
         op->slot = (unsigned)(support_random() % SLOTS);
         op->number = (unsigned)(support_random() % (op->kind == OP_PARTIAL ? 4 : support_random() % 8 ? 100 : SIZE_MOST)) + 1;
@@ -147,11 +145,12 @@ static void run_deliver(struct run *run, struct handle *handle, unsigned op, uns
     /* A message from before the subscription: may come or not. */
     if (number < run->born[op])
         return;
-    if (result->count == DELIVERIES)
-        run_wrong(run, "deliveries", op, "too many");
-    else
+    if (result->count < DELIVERIES) {
         result->delivery[result->count] = (struct delivery){ handle->life, publisher, op, number, result->count };
-    result->count += result->count < DELIVERIES;
+        result->count++;
+    } else {
+        run_wrong(run, "deliveries", op, "too many");
+    }
 }
 
 /* ------------------------------------------------------------------ the model */
@@ -255,10 +254,9 @@ static int bus_publish(struct run *run, unsigned at, int send)
     const struct op *op = &run->program->ops[at];
     struct handle *handle = &run->handle[op->handle];
     size_t size = op->number + sizeof(struct support_message);
-    int rc;
 
     support_compose(data, size, handle->life, run->published);
-    rc = send ? ps_publish(handle->bus, op->text, data, size) : ps_wanted(handle->bus, op->text);
+    int rc = send ? ps_publish(handle->bus, op->text, data, size) : ps_wanted(handle->bus, op->text);
     if (rc < 0)
         run_wrong(run, "publish", at, ps_errmsg());
     return rc;
@@ -320,24 +318,20 @@ static void run_op(struct run *run, unsigned at)
     struct handle *handle = &run->handle[op->handle];
     struct slot *slot = &handle->slot[op->slot];
 
+    if (handle->partial && (op->kind == OP_SUBSCRIBE || op->kind == OP_UNSUBSCRIBE || op->kind == OP_REOPEN))
+        run_drain(run, op->handle);
     switch (op->kind) {
     case OP_SUBSCRIBE:
         if (slot->op != 0)
             break;
-        if (handle->partial)
-            run_drain(run, op->handle);
-        if (run->url != NULL && bus_subscribe(run, at) < 0) {
+        if (run->url != NULL && bus_subscribe(run, at) < 0)
             run_wrong(run, "subscribe", at, ps_errmsg());
-            break;
-        }
         slot->op = at + 1;
         run->born[at] = run->published;
         break;
     case OP_UNSUBSCRIBE:
         if (slot->op == 0)
             break;
-        if (handle->partial)
-            run_drain(run, op->handle);
         if (run->url != NULL && ps_unsubscribe(slot->sub) < 0)
             run_wrong(run, "unsubscribe", at, ps_errmsg());
         slot->op = 0;
@@ -361,8 +355,6 @@ static void run_op(struct run *run, unsigned at)
         (run->url == NULL ? model_drain : bus_drain)(run, op->handle, (int)op->number);
         break;
     default:
-        if (handle->partial)
-            run_drain(run, op->handle);
         run_close(run, op->handle);
         run_open(run, op->handle);
         break;
@@ -373,10 +365,8 @@ static int run_compare(const void *one, const void *other)
 {
     const struct delivery *a = one, *b = other;
 
-    if (a->reader != b->reader)
-        return a->reader < b->reader ? -1 : 1;
-    if (a->publisher != b->publisher)
-        return a->publisher < b->publisher ? -1 : 1;
+    if (a->reader != b->reader || a->publisher != b->publisher)
+        return a->reader < b->reader || (a->reader == b->reader && a->publisher < b->publisher) ? -1 : 1;
     return a->at < b->at ? -1 : a->at > b->at;
 }
 
@@ -406,11 +396,10 @@ static const struct { const char *scheme, *stem; int exact; } backend[] = {
 static void differ_counts(const struct run *model, struct run *run)
 {
     for (unsigned at = 0; at < OPS; at++) {
-        int told = run->counts[at], true_count = model->counts[at];
+        int told = run->counts[at], wanted = model->counts[at];
 
-        /* The rings estimate upwards. */
-        if (told < true_count || told > HANDLES || (run->exact && told != true_count))
-            run_wrong(run, "count", at, "not the model's");
+        if (told < wanted || told > HANDLES || (run->exact && told != wanted))
+            run_wrong(run, "count", at, "not the model's");             /* the rings estimate upwards */
     }
 }
 
@@ -420,13 +409,14 @@ static void differ_deliveries(const struct result *model, struct run *run)
 
     for (unsigned i = 0; i < model->count || i < result->count; i++) {
         const struct delivery *m = &model->delivery[i], *r = &result->delivery[i];
+        char why[120];
 
         if (i < model->count && i < result->count && m->reader == r->reader && m->publisher == r->publisher &&
             m->sub == r->sub && m->number == r->number)
             continue;
-        char why[120];
-        snprintf(why, sizeof why, "%u of %u: life %u from %u, sub %u, message %u; model of %u: %u, %u, %u, %u", i, result->count,
-                 r->reader, r->publisher, r->sub, r->number, model->count, m->reader, m->publisher, m->sub, m->number);
+        snprintf(why, sizeof why, "%s: life %u from %u, sub %u, message %u; the model: %u, %u, %u, %u",
+                 i >= model->count ? "one too many" : i >= result->count ? "one is missing" : "another one", r->reader,
+                 r->publisher, r->sub, r->number, m->reader, m->publisher, m->sub, m->number);
         run_wrong(run, "delivery", i, why);
         return;
     }
