@@ -171,8 +171,9 @@ typedef struct ps_bus_stats {
     uint64_t loan_max;          /* largest size ps_loan() takes */
     uint64_t members;           /* places on the bus */
     uint64_t memory;            /* bytes reserved for the bus, all members together */
+    uint64_t publisher_memory;  /* bytes that each further member reserves at its first publish */
 } ps_bus_stats;
-#define PS_BUS_STATS_INIT { sizeof(ps_bus_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
+#define PS_BUS_STATS_INIT { sizeof(ps_bus_stats), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 }
 
 /* Flags of ps_member. */
 #define PS_MEMBER_SELF      0x01u       /* the handle that asks */
@@ -182,6 +183,7 @@ typedef struct ps_bus_stats {
 #define PS_MEMBER_ASLEEP    0x10u       /* waits for messages */
 #define PS_MEMBER_EVICTED   0x20u       /* has been evicted by some publisher and has not read since */
 #define PS_MEMBER_DEAD      0x40u       /* its process is gone; its place is free for the next member */
+#define PS_MEMBER_NO_ECHO   0x80u       /* does not hear itself (echo=0) */
 
 /* One member of a bus, as ps_members() sees it. Everything but slot is what the member says of itself. */
 typedef struct ps_member {
@@ -198,8 +200,12 @@ typedef struct ps_member {
     uint64_t filter_count;      /* its subscriptions */
     uint64_t idle_ms;           /* since it last called ps_dispatch() or ps_next() */
     char     name[PS_NAME_MAX + 8];     /* the URL's name=, NUL-terminated; "" if none */
+    uint64_t memory;            /* bytes reserved for it alone (inproc: the ring is everybody's) */
+    uint64_t evicted;           /* times it was evicted for stalling, and has read on since */
+    uint64_t full;              /* percent of the fullest ring that waits for it, messages or bytes, 0 if it gates nobody: a
+                                   publish that does not fit into the rest is refused */
 } ps_member;
-#define PS_MEMBER_INIT { sizeof(ps_member), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, { 0 } }
+#define PS_MEMBER_INIT { sizeof(ps_member), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, { 0 }, 0, 0, 0 }
 
 /* ------------------------------------------------------------------ open and close */
 

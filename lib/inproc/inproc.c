@@ -239,9 +239,10 @@ static int inproc_check(struct ps__port *port)
     return 0;
 }
 
-static uint64_t inproc_memory(struct ps__port *port)
+static uint64_t inproc_memory(struct ps__port *port, unsigned slot)
 {
     struct inproc_bus *bus = inproc_bus_of(port);
+    if (slot < port->members) return PS__AREA_SIZE + (bus->big[slot] ? PS__BIG_BITS / 8 : 0);
     uint64_t slots = ps__load_rlx(&port->words->slots_high), memory = 8192 + slots * PS__AREA_SIZE;
     if (ps__load_acq(&port->view[0].lane->ring)) memory += bus->ring_size;
     if (ps__load_acq(&port->view[0].lane->loan)) memory += bus->loan_size;

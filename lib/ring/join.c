@@ -164,6 +164,7 @@ void ps__reader_rejoin_if_evicted(struct ps__port *port)
     for (l = 0; l < high && !ps__reader_evicted(port, l); l++) { }
     if (l == high) return;
     ps__bump(&port->evicted, 1);
+    ps__store_rlx(&port->about[port->slot]->evicted, ps__load_rlx(&port->evicted));
     uint64_t before[PS_MEMBERS_MAX];
     for (l = 0; l < port->lanes; l++) {
         if (!port->view[l].cell && ps__load_acq(&port->view[l].lane->ring)) (void)port->env->lane_open(port, l);

@@ -59,10 +59,11 @@ void ps__port_introduce(struct ps__port *port, const char *name)
     ps__store_rlx(&reader->join_last, ps__load_rlx(&reader->join_last) + 1);
     ps__store_rlx(&about->publisher, ps__publisher_id(port->lane, port->publisher));
     ps__store_rlx(&about->pid, (uint64_t)getpid());
-    ps__store_rlx(&about->flags, port->lossy ? PS__ABOUT_LOSSY : 0);
+    ps__store_rlx(&about->flags, (port->lossy ? PS__ABOUT_LOSSY : 0) | (port->echo ? 0 : PS__ABOUT_NO_ECHO));
     ps__store_rlx(&about->lost, 0);
     ps__store_rlx(&about->unwanted, 0);
     ps__store_rlx(&about->published, 0);
+    ps__store_rlx(&about->evicted, 0);
     ps__store_rlx(&about->idle_at_ms, ps__now_coarse_ms());
     char text[sizeof about->name] = { 0 };
     for (size_t i = 0; i < PS_NAME_MAX && name[i]; i++) text[i] = name[i];
@@ -109,11 +110,12 @@ void ps__port_stats(void *state, ps_bus_stats *stats)
     stats->sleeps = ps__load_rlx(&port->sleeps);
     stats->corrupt = ps__load_rlx(&port->corrupt);
     stats->members = port->members;
-    stats->memory = port->env->memory(port);
+    stats->memory = port->env->memory(port, PS_MEMBERS_MAX);
     ps__port_geometry(port, &g);
     stats->depth = (uint64_t)1 << g.depth_log;
     stats->bytes = ps__payload_size(&g);
     stats->loans = ps__loans_size(&g);
+    stats->publisher_memory = port->shared_lane ? 0 : ps__cells_size(&g) + ps__payload_size(&g);
     stats->message_max = ps__message_max(&g);
     stats->loan_max = ps__loans_size(&g) < UINT32_MAX - 65535u ? ps__loans_size(&g) : UINT32_MAX - 65535u;
     /* Overwritten, but not come to yet: told at once, because no later message may ever tell it. */
@@ -126,6 +128,19 @@ void ps__port_stats(void *state, ps_bus_stats *stats)
             if (behind > stats->depth) stats->lost += behind - stats->depth;
         }
     }
+}
+
+/* Percent of a lane's ring that waits for a reader. Its place in the payload is known only while it stands at limit, where its
+ * publisher finds it as soon as it runs out of room. */
+static uint64_t port_full(struct ps__lane *lane, uint64_t cursor, const struct ps__geometry *g)
+{
+    uint64_t behind = port_behind(lane, cursor), limit = ps__load_acq(&lane->limit), tail = ps__load_acq(&lane->tail);
+    if (behind == 0) return 0;
+    if (behind >> g->depth_log) return 100;
+    uint64_t full = behind * 100 >> g->depth_log, bytes = 0;
+    if (ps__diff((uint32_t)cursor, ps__seq(limit)) <= 0) bytes = (uint64_t)(ps__pos(tail) - ps__pos(limit)) * 100 >> g->units_log;
+    if (bytes > full) full = bytes;
+    return full < 100 ? full : 100;
 }
 
 static void port_describe(struct ps__port *port, unsigned slot, int alive, const ps_topic *topic, ps_member *member)
@@ -141,6 +156,8 @@ static void port_describe(struct ps__port *port, unsigned slot, int alive, const
     member->lost = ps__load_rlx(&about->lost);
     member->unwanted = ps__load_rlx(&about->unwanted);
     member->filter_count = ps__load_rlx(&about->filters);
+    member->memory = port->env->memory(port, slot);
+    member->evicted = ps__load_rlx(&about->evicted);
     member->idle_ms = now > idle_at ? now - idle_at : 0;
     char text[sizeof about->name];
     for (size_t i = 0; i < sizeof text / 8; i++) {
@@ -155,16 +172,22 @@ static void port_describe(struct ps__port *port, unsigned slot, int alive, const
     }
     if (flags & PS__ABOUT_SENDS) member->flags |= PS_MEMBER_PUBLISHER;
     if (flags & PS__ABOUT_LOSSY) member->flags |= PS_MEMBER_LOSSY;
+    if (flags & PS__ABOUT_NO_ECHO) member->flags |= PS_MEMBER_NO_ECHO;
     if (!alive) member->flags |= PS_MEMBER_DEAD;
     if (ps__load_rlx(&reader->armed) & 1) member->flags |= PS_MEMBER_ASLEEP;
     member->published = port->shared_lane ? ps__load_rlx(&about->published) : ps__lane_tail(port->view[slot].lane);
     if (flags & PS__ABOUT_READS) {
         member->flags |= PS_MEMBER_READER;
         uint64_t join = ps__load_rlx(&reader->join);
+        struct ps__geometry g;
+        ps__port_geometry(port, &g);
         for (unsigned l = 0; l < port->lanes; l++) {
             struct ps__lane *lane = port->view[l].lane;
-            member->lag += port_behind(lane, ps__load_rlx(&reader->cursor[l]));
+            uint64_t cursor = ps__load_rlx(&reader->cursor[l]), full;
+            if (flags & PS__ABOUT_NO_ECHO && l == slot && !port->shared_lane) continue;        /* it never reads its own lane */
+            member->lag += port_behind(lane, cursor);
             if (join && ps__load_rlx(&lane->evicted[slot]) >= join) member->flags |= PS_MEMBER_EVICTED;
+            else if (join && (full = port_full(lane, cursor, &g)) > member->full) member->full = full;
         }
         member->wants = topic && member->filter_count ? ps__interest_of(port, slot, topic) : 0;
     }

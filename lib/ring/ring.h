@@ -107,11 +107,13 @@ _Static_assert(sizeof(struct ps__reader) + 4096 <= PS__READER_ROOM, "a staggered
 #define PS__ABOUT_LOSSY  1u
 #define PS__ABOUT_SENDS  2u
 #define PS__ABOUT_READS  4u
+#define PS__ABOUT_NO_ECHO 8u
 
 struct ps__about {                      /* what a member says of itself; diagnostics, but for wild and big */
     ps__a64 used;                       /* 1 while the slot is taken */
     ps__a64 publisher, pid, flags, filters, lost, unwanted, published, idle_at_ms;
     ps__a64 name[PS_NAME_MAX / 8 + 1];
+    ps__a64 evicted;
     _Alignas(PS__LINE) ps__a64 wild;    /* bit d: there is a wildcard filter with a literal prefix of d levels */
     ps__a64 big;                        /* 1: the large filter counts, not the small one */
 };
@@ -181,7 +183,8 @@ struct ps__env {
     int  (*ring)(struct ps__port *port, unsigned slot, int which);      /* 1: rung, or its owner is gone; 0: try again later */
     /* Is everything still in place? At most once a second: 0, PS_EUNLINKED, … */
     int  (*check)(struct ps__port *port);
-    uint64_t (*memory)(struct ps__port *port);          /* bytes reserved for the bus; no system call */
+    /* Bytes reserved for a slot alone, or for the bus (PS_MEMBERS_MAX); no system call. */
+    uint64_t (*memory)(struct ps__port *port, unsigned slot);
 };
 #define PS__BELL_MESSAGE 0
 #define PS__BELL_SPACE   1

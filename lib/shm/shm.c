@@ -127,12 +127,14 @@ static int shm_check(struct ps__port *port)
     return err;
 }
 
-static uint64_t shm_memory(struct ps__port *port)
+static uint64_t shm_memory(struct ps__port *port, unsigned slot)
 {
     struct ps__geometry g;
     ps__port_geometry(port, &g);
-    uint64_t memory = 8192 + (uint64_t)port->members * PS__SHM_SLOT_USED;
+    uint64_t memory = slot < port->members ? 0 : 8192;
     for (unsigned i = 0; i < port->members; i++) {
+        if (slot < port->members && i != slot) continue;
+        memory += PS__SHM_SLOT_USED;
         if (ps__load_acq(&port->view[i].lane->ring)) memory += ps__cells_size(&g) + ps__payload_size(&g);
         if (ps__load_acq(&port->view[i].lane->loan)) memory += ps__loans_size(&g);
         if (ps__load_acq(&port->about[i]->big)) memory += PS__BIG_BITS / 8;

@@ -237,6 +237,112 @@ static void test_members_show_who_is_there(void **state)
     conform_close(b);
 }
 
+/* What of the fullest ring waits for a reader, so that tools find who holds publishers back. */
+static void test_members_full_tells_who_holds_publishers_back(void **state)
+{
+    static struct conform_log log;
+    ps_member m[8];
+    ps_bus *a, *b, *c;
+    int big;
+
+    (void)state;
+    conform_need(PS_CAN_MEMBERS | PS_CAN_RELIABLE);
+    a = conform_open("name=sender&depth=4&bytes=64k&evict=-1");
+    b = conform_open("name=stuck");
+    c = conform_open("name=lossy&lossy=1");
+    conform_subscribe(b, "t", &log);
+    conform_subscribe(c, "t", &log);
+    conform_say(a, "t", "x");
+    assert_int_equal(members_all(a, NULL, m, 8), 3);
+    assert_int_equal(members_find(m, 3, "stuck")->full, 25);
+    assert_int_equal(members_find(m, 3, "sender")->full, 0);
+    assert_int_equal(conform_fill(a, "t", 1, 100), 3);
+    assert_int_equal(members_all(b, NULL, m, 8), 3);
+    assert_int_equal(members_find(m, 3, "stuck")->full, 100);
+    assert_int_equal(members_find(m, 3, "lossy")->full, 0);
+    assert_int_equal(members_find(m, 3, "sender")->full, 0);
+    conform_drain(b);
+    assert_int_equal(members_all(a, NULL, m, 8), 3);
+    assert_int_equal(members_find(m, 3, "stuck")->full, 0);
+    /* Few messages, many bytes. */
+    conform_close(a);
+    conform_close(b);
+    conform_close(c);
+    a = conform_open("name=sender&depth=64&bytes=64k&evict=-1");
+    b = conform_open("name=stuck");
+    conform_subscribe(b, "t", &log);
+    for (big = 0; big < 64 && ps_publish(a, "t", log.seen, sizeof log.seen > 16000 ? 16000 : sizeof log.seen) > 0; big++) { }
+    assert_true(big >= 3 && big < 16);
+    assert_int_equal(members_all(a, NULL, m, 8), 2);
+    assert_true(members_find(m, 2, "stuck")->full >= 75);
+    conform_close(a);
+    conform_close(b);
+}
+
+static void test_members_evictions_and_memory_counted(void **state)
+{
+    static struct conform_log log;
+    ps_member m[8];
+    uint64_t before, small;
+    ps_bus *a, *b;
+    int n = 0;
+
+    (void)state;
+    conform_need(PS_CAN_MEMBERS | PS_CAN_RELIABLE);
+    a = conform_open("name=sender&depth=4&evict=20&block=-1");
+    b = conform_open("name=reader");
+    conform_subscribe(b, "t", &log);
+    before = conform_stats(a).memory;
+    assert_int_equal(members_all(a, NULL, m, 8), 2);
+    small = members_find(m, 2, "sender")->memory;
+    assert_true(small > 0);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(members_all(b, NULL, m, 8), 2);
+        assert_int_equal(members_find(m, 2, "reader")->evicted, i);
+        for (int k = 0; k < 5; k++)
+            conform_say(a, "t", "x");
+        n += conform_drain(b);
+    }
+    assert_true(n >= 3);
+    assert_int_equal(members_all(b, NULL, m, 8), 2);
+    assert_int_equal(members_find(m, 2, "reader")->evicted, conform_stats(b).evicted);
+    /* What the first publish reserved is as announced, and belongs to the sender where each has a ring. */
+    if (conform_backend->can & PS_CAN_TOTAL_ORDER) {
+        assert_int_equal(conform_stats(a).publisher_memory, 0);
+    } else {
+        assert_true(conform_stats(a).publisher_memory > 0);
+        assert_int_equal(conform_stats(a).memory - before, conform_stats(a).publisher_memory);
+        assert_int_equal(members_find(m, 2, "sender")->memory - small, conform_stats(a).publisher_memory);
+        assert_int_equal(members_find(m, 2, "reader")->memory, small);
+    }
+    conform_close(a);
+    conform_close(b);
+}
+
+/* Who does not hear itself is told apart; its own messages are none that it is behind with. */
+static void test_members_no_echo_shown(void **state)
+{
+    static struct conform_log log;
+    ps_member m[8];
+    ps_bus *a, *b;
+
+    (void)state;
+    conform_need(PS_CAN_MEMBERS);
+    a = conform_open("name=deaf&echo=0");
+    b = conform_open("name=other");
+    conform_subscribe(a, "t", &log);
+    conform_subscribe(b, "t", &log);
+    conform_say(a, "t", "x");
+    assert_int_equal(members_all(b, NULL, m, 8), 2);
+    assert_true(members_find(m, 2, "deaf")->flags & PS_MEMBER_NO_ECHO);
+    assert_false(members_find(m, 2, "other")->flags & PS_MEMBER_NO_ECHO);
+    assert_int_equal(members_find(m, 2, "other")->lag, 1);
+    if (!(conform_backend->can & PS_CAN_TOTAL_ORDER))
+        assert_int_equal(members_find(m, 2, "deaf")->lag, 0);
+    conform_close(a);
+    conform_close(b);
+}
+
 static void test_members_fewer_places_than_members_all_counted(void **state)
 {
     ps_bus *bus[5];
@@ -435,6 +541,9 @@ static const struct CMUnitTest tests[] = {
     conform_test(test_members_unsupported_said_so),
     conform_test(test_members_bad_arguments_refused),
     conform_test(test_members_show_who_is_there),
+    conform_test(test_members_full_tells_who_holds_publishers_back),
+    conform_test(test_members_evictions_and_memory_counted),
+    conform_test(test_members_no_echo_shown),
     conform_test(test_members_fewer_places_than_members_all_counted),
     conform_test(test_members_other_sizes_used_as_stride),
     conform_test(test_members_asleep_shown),
