@@ -298,7 +298,8 @@ int conform_run(const struct conform_backend *backend)
     const struct conform_area *areas[] = {
         &conform_open_area, &conform_publish_area, &conform_subscribe_area, &conform_barrier_area, &conform_dispatch_area,
         &conform_stop_area, &conform_descriptor_area, &conform_full_area, &conform_evict_area, &conform_patience_area,
-        &conform_borrow_area, &conform_loan_area, &conform_inspect_area, &conform_life_area, &conform_close_area,
+        &conform_borrow_area, &conform_loan_area, &conform_inspect_area, &conform_members_area, &conform_life_area,
+        &conform_close_area,
     };
     struct CMUnitTest tests[256];
     size_t count = 0;

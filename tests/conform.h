@@ -115,6 +115,6 @@ int conform_teardown(void **state);
 extern const struct conform_area conform_open_area, conform_publish_area, conform_subscribe_area, conform_barrier_area,
                                  conform_dispatch_area, conform_stop_area, conform_descriptor_area, conform_full_area, conform_evict_area,
                                  conform_patience_area, conform_borrow_area, conform_loan_area, conform_inspect_area,
-                                 conform_life_area, conform_close_area;
+                                 conform_members_area, conform_life_area, conform_close_area;
 
 #endif
