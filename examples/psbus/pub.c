@@ -359,6 +359,7 @@ const struct tool_command tool_pub = {
     "  --timeout SECONDS  give up then: exit status 3 if something was not sent\n"
     "  --keep-going       go on after a message that is larger than the bus allows; the exit status is 1 all the same\n"
     "  --stats            say at the end, on stderr, what was sent\n"
+    "  --help             this text\n"
     "\n"
     "When a subscriber is behind, pub waits until there is room: nothing is left out. A newline is not part of its message,\n"
     "a last line without one is a message too.\n",

@@ -2,36 +2,16 @@
 /* sub.c - psbus sub: print what arrives, and say what did not. */
 #include "tool.h"
 
-#include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
 
 struct sub {
-    int      raw, whole;
+    int      raw, whole, json;
     uint64_t count, seen, bytes;
-    uint64_t publisher, sequence;       /* of the message seen last */
+    struct tool_last last;
     uint64_t lost, told;                /* messages lost, and those of them that were spoken of */
     double   told_at;
 };
-
-/* The URL, with lossy=1 unless it says something about that: somebody who watches must not hold others up. NULL: no memory. */
-static char *sub_url(const char *url)
-{
-    const char *query = strchr(url, '?'), *option = query;
-    size_t size = strlen(url) + sizeof "&lossy=1";
-    char *text = malloc(size);
-
-    if (text == NULL)
-        return NULL;
-    for (; option != NULL; option = strchr(option + 1, '&'))
-        if (strncmp(option + 1, "lossy=", 6) == 0)
-            break;
-    snprintf(text, size, "%s%s", url, option != NULL ? "" : query == NULL ? "?lossy=1" : "&lossy=1");
-    return text;
-}
 
 /* Tells of losses, at most once a second unless it is the end: under load there may be thousands. */
 static void sub_tell_lost(struct sub *sub, int end)
@@ -48,6 +28,10 @@ static void sub_tell_lost(struct sub *sub, int end)
 /* 0, or -1 when standard output does not take it. */
 static int sub_print(const struct sub *sub, const ps_msg *msg)
 {
+    if (sub->json) {
+        tool_json(msg);
+        return ferror(stdout) ? -1 : 0;
+    }
     if (!sub->raw && !sub->whole) {
         fwrite(msg->topic, 1, msg->topic_len, stdout);
         putc('\t', stdout);
@@ -57,30 +41,6 @@ static int sub_print(const struct sub *sub, const ps_msg *msg)
     if (!sub->whole)
         putc('\n', stdout);
     return ferror(stdout) ? -1 : 0;
-}
-
-/* Has whoever reads our output gone? Otherwise that would show only when there is something to write. */
-static int sub_output_gone(void)
-{
-    struct pollfd out = { .fd = STDOUT_FILENO };
-
-    return poll(&out, 1, 0) > 0 && (out.revents & (POLLERR | POLLNVAL)) != 0;
-}
-
-static int sub_output_failed(int error)
-{
-    tool_say("standard output: %s", strerror(error));
-    return TOOL_ERROR;
-}
-
-/* A message that matches two filters is delivered twice; it is printed once. */
-static int sub_again(struct sub *sub, const ps_msg *msg)
-{
-    int again = msg->publisher != 0 && msg->publisher == sub->publisher && msg->sequence == sub->sequence;
-
-    sub->publisher = msg->publisher;
-    sub->sequence = msg->sequence;
-    return again;
 }
 
 static int sub_loop(struct sub *sub, ps_bus *bus, double deadline)
@@ -95,15 +55,15 @@ static int sub_loop(struct sub *sub, ps_bus *bus, double deadline)
         if (rc == 0) {
             /* Nothing more for now: what was printed goes out, then we wait, and look at our output now and then. */
             if (fflush(stdout) != 0)
-                return sub_output_failed(errno);
+                return TOOL_OK;         /* the end of the command has the words for it */
             sub_tell_lost(sub, 0);
             rc = ps_next(bus, &msg, left > 0.25 ? 250 : (int)(left * 1000) + 1);
-            if (rc == 0 && sub_output_gone())
-                return sub_output_failed(EPIPE);
+            if (rc == 0 && tool_output_gone())
+                return TOOL_OK;
         }
         if (rc < 0)
             return tool_fail(rc, "receiving");
-        if (rc == 0 || sub_again(sub, msg))
+        if (rc == 0 || tool_again(&sub->last, msg))
             continue;
         if (msg->lost > 0) {
             sub->lost += msg->lost;
@@ -112,7 +72,7 @@ static int sub_loop(struct sub *sub, ps_bus *bus, double deadline)
         sub->seen++;
         sub->bytes += msg->size;
         if (sub_print(sub, msg) < 0)
-            return sub_output_failed(errno);
+            return TOOL_OK;
     }
     return TOOL_OK;
 }
@@ -121,9 +81,9 @@ static int sub_main(int argc, char **argv)
 {
     static const struct option options[] = {
         { "count", required_argument, NULL, 'n' }, { "help", no_argument, NULL, 'h' },
-        { "raw", no_argument, NULL, 'r' },         { "stats", no_argument, NULL, 's' },
-        { "timeout", required_argument, NULL, 't' }, { "whole", no_argument, NULL, 'f' },
-        { NULL, 0, NULL, 0 },
+        { "json", no_argument, NULL, 'j' },        { "raw", no_argument, NULL, 'r' },
+        { "stats", no_argument, NULL, 's' },       { "timeout", required_argument, NULL, 't' },
+        { "whole", no_argument, NULL, 'f' },       { NULL, 0, NULL, 0 },
     };
     static struct sub sub;
     ps_bus_stats stats = PS_BUS_STATS_INIT;
@@ -136,6 +96,7 @@ static int sub_main(int argc, char **argv)
         switch (c) {
         case 'n': if (!tool_count("count", optarg, &sub.count)) return TOOL_USAGE; break;
         case 't': if (!tool_real("timeout", optarg, &timeout)) return TOOL_USAGE; break;
+        case 'j': sub.json = 1; break;
         case 'r': sub.raw = 1; break;
         case 'f': sub.whole = 1; break;
         case 's': show = 1; break;
@@ -145,14 +106,15 @@ static int sub_main(int argc, char **argv)
     }
     if (argc - optind < 2)
         return tool_usage("a URL and at least one filter are needed");
+    if (sub.json + sub.raw + sub.whole > 1)
+        return tool_usage("--json, --raw and --whole exclude each other");
     if (tool_signals() != TOOL_OK)
         return TOOL_ERROR;
 
-    char *url = sub_url(argv[optind]);
-    if (url == NULL) {
-        tool_say("out of memory");
+    /* Somebody who watches must not hold others up. */
+    char *url = tool_url(argv[optind], "lossy", "1");
+    if (url == NULL)
         return TOOL_ERROR;
-    }
     if ((rc = ps_open(&bus, url)) < 0) {
         free(url);
         return tool_fail(rc, "%s", argv[optind]);
@@ -167,8 +129,7 @@ static int sub_main(int argc, char **argv)
             status = tool_fail(rc, "filter '%s'", argv[i]);
     if (status == TOOL_OK)
         status = sub_loop(&sub, bus, timeout > 0 ? started + timeout : 0);
-    if (fflush(stdout) != 0 && status != TOOL_ERROR)
-        status = sub_output_failed(errno);
+    status = tool_output(status);
 
     /* The statistics also know what no later message could tell. */
     if ((rc = ps_stats(bus, &stats)) < 0)
@@ -194,10 +155,13 @@ static int sub_main(int argc, char **argv)
 const struct tool_command tool_sub = {
     "sub", "[OPTIONS] URL FILTER...", "print what is published, TOPIC<TAB>PAYLOAD a line",
     "  --raw              only the payload, a line\n"
+    "  --json             an object a line: topic, payload, size, sequence, publisher, lost; a topic or payload that is not\n"
+    "                     UTF-8 is topic_base64, payload_base64\n"
     "  --whole            only the payload's bytes, nothing between messages: what `pub --whole` sent\n"
     "  --count N          stop after N messages\n"
     "  --timeout SECONDS  stop then: exit status 3 if --count was not reached\n"
     "  --stats            say at the end, on stderr, what arrived\n"
+    "  --help             this text\n"
     "\n"
     "In a filter '+' stands for one level and '#' for the rest; quote them. sub never holds publishers back, and says how\n"
     "many messages it lost; lossy=0 in the URL makes it reliable. A message that matches two filters is printed once.\n",

@@ -59,10 +59,25 @@ int tool_usage(const char *format, ...)
 int tool_help(const struct tool_command *command)
 {
     printf("usage: psbus %s %s\n\n%s\n\n%s", command->name, command->arguments, command->summary, command->help);
-    if (fflush(stdout) == 0)
-        return TOOL_OK;
-    tool_say("standard output: %s", strerror(errno));
+    return tool_output(TOOL_OK);
+}
+
+int tool_output(int status)
+{
+    int flushed = fflush(stdout) == 0, error = errno;
+
+    if ((flushed && !ferror(stdout)) || tool_output_gone())
+        return status;
+    /* What failed earlier has left no number behind. */
+    tool_say("standard output: %s", flushed ? "not everything could be written" : strerror(error));
     return TOOL_ERROR;
+}
+
+int tool_output_gone(void)
+{
+    struct pollfd out = { .fd = STDOUT_FILENO };
+
+    return poll(&out, 1, 0) > 0 && (out.revents & POLLERR) != 0;
 }
 
 /* ------------------------------------------------------------------ nearest names */

@@ -24,7 +24,7 @@ struct tool_command {
     int (*run)(int argc, char **argv);          /* argv[0] is the command's name; the exit status */
 };
 
-extern const struct tool_command tool_pub, tool_sub;
+extern const struct tool_command tool_pub, tool_sub, tool_ls, tool_top, tool_doctor, tool_why, tool_bench;
 
 /* The command that runs, for the front of every message. */
 extern const struct tool_command *tool_command;
@@ -40,6 +40,13 @@ int tool_bad_option(int character, char **argv, const struct option *options);
 const char *tool_nearest(const char *word, const char *(*name)(const void *list, size_t i), const void *list);
 /* --help of a command, on stdout; the exit status. */
 int tool_help(const struct tool_command *command);
+/*
+ * The end of a command that wrote to standard output: flushes, and answers status, or TOOL_ERROR after a line about what could
+ * not be written. A reader who has gone had enough: that is no error.
+ */
+int tool_output(int status);
+/* Has whoever reads our output gone? Otherwise that would show only when there is something to write. */
+int tool_output_gone(void);
 
 /* 1 and the number, or 0 after a tool_usage() that names the option. Seconds and rates may have a fraction. */
 int tool_count(const char *option, const char *text, uint64_t *value);
@@ -56,5 +63,41 @@ int tool_stopped(void);
 int tool_wait(int fd, int timeout_ms);
 
 double tool_now(void);                          /* seconds, monotonic */
+
+/* ------------------------------------------------------------------ looking at a bus: view.c */
+
+/* The URL with an option more, unless it names that option already; to be freed. NULL after a line about memory. */
+char *tool_url(const char *url, const char *option, const char *value);
+/* ps_open() with observe=1: takes no place, counts nowhere. */
+int tool_observe(const char *url, ps_bus **bus);
+/* Who is there, at most PS_MEMBERS_MAX; *list is to be freed. The number, or an error of ps_members(). */
+int tool_members(ps_bus *bus, const char *topic, ps_member **list);
+/* A message that matches two filters comes twice; 1: it is the one of before. */
+struct tool_last {
+    uint64_t publisher, sequence;
+};
+int tool_again(struct tool_last *last, const ps_msg *msg);
+
+/* One message as a line of JSON on standard output: json.c. */
+void tool_json(const ps_msg *msg);
+
+/* For people. All answer dst: a text of others without what a terminal would obey; bytes as 12.3M; "publisher,reader,lossy";
+ * "dead", "stopped", "asleep" and so on. */
+#define TOOL_TEXT 96
+const char *tool_text(char dst[TOOL_TEXT], const char *text);
+const char *tool_bytes(char dst[TOOL_TEXT], uint64_t bytes);
+const char *tool_kind(char dst[TOOL_TEXT], const ps_member *member);
+const char *tool_state(char dst[TOOL_TEXT], const ps_member *member);
+
+/* ------------------------------------------------------------------ looking at processes: proc.c */
+
+/* The letter of /proc/PID/stat: R runs, S sleeps, T is stopped, t is traced, Z … ; 0: there is no such process here. */
+char tool_process(int pid);
+/* The file of a shm:// URL; 0: it has none. */
+int tool_file(const char *url, char *path, size_t size);
+/* Calls visit for each process of this user that still has a deleted file of that name mapped. */
+void tool_deleted(const char *path, void (*visit)(void *arg, int pid), void *arg);
+/* Calls visit for each anonymous bus that a process of this user has, with a URL to look at it. */
+void tool_anonymous(void (*visit)(void *arg, const char *url), void *arg);
 
 #endif
