@@ -149,7 +149,6 @@ static void look_member(struct doctor *doctor, const ps_member *m)
         doctor->dead++;
         problem(doctor, "%s: dead; its place and its last messages wait for the next member%s", text,
                 m->filter_count > 0 ? ", and its filters may count as a receiver" : "");
-        advice("psbus doctor --repair %s, or nothing: who opens the bus next takes the place over", doctor->url);
         return;
     }
     doctor->alive++;
@@ -222,12 +221,13 @@ static int look(struct doctor *doctor)
         for (int i = 0; i < count; i++)
             if (!(members[i].flags & PS_MEMBER_SELF))
                 look_member(doctor, &members[i]);
-        if (count > 0 && doctor->alive == 0)
-            advice("nobody lives on this bus any more; with --repair its file goes");
-        if (count == 0) {
+        if (count == 0)
             problem(doctor, "nobody is on this bus, and its file is still there");
-            advice("psbus doctor --repair %s, or nothing: who opens and closes it next removes it", doctor->url);
-        }
+        if (doctor->alive == 0)
+            advice("psbus doctor --repair %s removes the bus, as nobody is there, and so does who opens and closes it next",
+                   doctor->url);
+        else if (doctor->dead > 0)
+            advice("psbus doctor --repair %s, or nothing: who opens the bus next takes the first such place over", doctor->url);
         if (stats.members > 0 && (uint64_t)doctor->alive >= stats.members) {
             problem(doctor, "all %llu places are taken: the next ps_open() gets PS_EFULL", (unsigned long long)stats.members);
             advice("members=N is fixed by who creates the bus: end all its members and create it with more (at most %d)",
@@ -311,15 +311,18 @@ static int repair_remove(const struct doctor *doctor)
     return status;
 }
 
-static int repair(struct doctor *doctor)
+/* Sets *tried if there was something that can be done from here. */
+static int repair(struct doctor *doctor, int *tried)
 {
     int own = strncmp(doctor->url, "shm://", 6) == 0 && doctor->url[6] != '/';
 
+    *tried = 1;
     if (doctor->opened == 0 && (doctor->dead > 0 || doctor->alive == 0))
         return repair_join(doctor);
     /* "No bus at all" may be anybody's file: only in the directory that is ours it is a bus's. */
     if (doctor->path[0] != '\0' && (doctor->opened == PS_EVERSION || (doctor->opened == PS_ECORRUPT && own)))
         return repair_remove(doctor);
+    *tried = 0;
     return TOOL_OK;
 }
 
@@ -351,14 +354,14 @@ static int doctor_main(int argc, char **argv)
 
     int status = look(&doctor);
     if (status == TOOL_OK && mend && doctor.problems > 0) {
-        status = repair(&doctor);
-        if (status == TOOL_OK) {
-            puts("and now:");
+        int tried;
+        status = repair(&doctor, &tried);
+        if (status == TOOL_OK && !tried)
+            puts("nothing of this can be repaired from here");
+        else if (status == TOOL_OK && doctor.alive == 0 && doctor.path[0] != '\0' && access(doctor.path, F_OK) < 0)
+            doctor.problems = 0;        /* nobody was on it, and it is gone */
+        else if (status == TOOL_OK)
             status = look(&doctor);
-            /* A bus that is gone, when nobody was on it, is repaired. */
-            if (doctor.opened == PS_ENOENT && doctor.problems == 1)
-                doctor.problems = 0;
-        }
     }
     if (status == TOOL_OK && doctor.problems == 0)
         printf("%s: nothing is wrong\n", doctor.url);
