@@ -57,11 +57,12 @@ static const char *why_member(const ps_member *m, char text[WHY_TEXT])
     }
     if (process == 'T' || process == 't')
         return "late";
-    if (m->lag > 0) {
+    /* Asleep it may lie behind messages that it does not want. */
+    if (m->flags & PS_MEMBER_ASLEEP) {
+        why_add(text, "asleep: will be woken");
+    } else if (m->lag > 0) {
         snprintf(line, sizeof line, "behind %llu that it has not read yet", (unsigned long long)m->lag);
         why_add(text, line);
-    } else if (m->flags & PS_MEMBER_ASLEEP) {
-        why_add(text, "asleep: will be woken");
     }
     return "yes";
 }

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: MIT */
+/* test_tool_doctor.c - the tool psbus: doctor. Each thing that can be wrong with a bus is found, and what can be repaired is. */
+#include "tool.h"
+
+#include <sys/statvfs.h>
+
+#define HEADER_VERSION 12               /* offset of the layout's number in a bus's file */
+
+static int doctor(struct tool *t, const char *url)
+{
+    return tool_run(t, NULL, "doctor", url);
+}
+
+static int repair(struct tool *t, const char *url)
+{
+    return tool_run(t, NULL, "doctor", "--repair", url);
+}
+
+static ps_bus *open_named(const char *url, const char *options)
+{
+    char text[512];
+    ps_bus *bus;
+
+    snprintf(text, sizeof text, "%s%s%s", url, strchr(url, '?') ? "&" : "?", options);
+    assert_ok(ps_open(&bus, text));
+    return bus;
+}
+
+static void reader_start(struct tool *t, ps_bus *bus, const char *url, const char *options)
+{
+    char text[512];
+
+    snprintf(text, sizeof text, "%s%s%s", url, strchr(url, '?') ? "&" : "?", options);
+    tool_start(t, "sub", text, "t");
+    assert_true(tool_wanted(bus, "t"));
+}
+
+/* "pid 123" of a tool. */
+static const char *pid_of(const struct tool *t)
+{
+    static char text[32];
+
+    snprintf(text, sizeof text, "pid %d", (int)t->pid);
+    return text;
+}
+
+static void test_tool_doctor_healthy_bus_is_status_0(void **state)
+{
+    const char *url = support_url("shm", "doctor-ok", NULL);
+    struct tool t, sub;
+    ps_bus *bus;
+
+    (void)state;
+    assert_ok(ps_open(&bus, url));
+    reader_start(&sub, bus, url, "lossy=0");
+    assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
+    for (int mend = 0; mend < 2; mend++) {
+        assert_status(&t, mend ? repair(&t, url) : doctor(&t, url), 0);
+        assert_says(tool_out(&t), ": nothing is wrong\n");
+        assert_int_equal(tool_lines(tool_out(&t)), 1);
+        assert_string_equal(tool_err(&t), "");
+        tool_done(&t);
+    }
+    tool_kill(&sub);
+    assert_ok(ps_close(bus));
+}
+
+static void test_tool_doctor_no_bus(void **state)
+{
+    const char *url = support_url("shm", "doctor-none", NULL);
+    struct tool t;
+
+    (void)state;
+    for (int mend = 0; mend < 2; mend++) {
+        assert_status(&t, mend ? repair(&t, url) : doctor(&t, url), 1);
+        assert_says(tool_out(&t), "problem: no such bus");
+        assert_says(tool_out(&t), "to do: nothing, if nobody should be there");
+        tool_done(&t);
+    }
+    assert_int_equal(access(support_file(url), F_OK), -1);
+}
+
+static void test_tool_doctor_dead_members_found_and_repaired(void **state)
+{
+    enum { DEAD = 3 };
+    const char *url = support_url("shm", "doctor-dead", NULL);
+    struct tool t, subs[DEAD];
+    ps_bus *bus;
+
+    (void)state;
+    assert_ok(ps_open(&bus, url));
+    for (int i = 0; i < DEAD; i++) {
+        tool_start(&subs[i], "sub", url, "t");
+        assert_true(tool_members(bus, PS_MEMBER_READER, i + 1));
+    }
+    for (int i = 0; i < DEAD; i++)
+        support_kill(subs[i].pid);
+    assert_true(ps_wanted(bus, "t") > 0);
+    assert_status(&t, doctor(&t, url), 1);
+    for (int i = 0; i < DEAD; i++) {
+        assert_says(tool_out(&t), pid_of(&subs[i]));
+        tool_done(&subs[i]);
+    }
+    assert_says(tool_out(&t), ": dead; ");
+    assert_says(tool_out(&t), "to do: psbus doctor --repair shm://");
+    assert_says(tool_out(&t), ": 3 problems\n");
+    tool_done(&t);
+    assert_true(tool_members(bus, PS_MEMBER_DEAD, DEAD));       /* looking has changed nothing */
+    assert_status(&t, repair(&t, url), 0);
+    assert_says(tool_out(&t), "repaired: 3 dead members' places");
+    assert_says(tool_out(&t), ": nothing is wrong\n");
+    assert_string_equal(tool_err(&t), "");
+    tool_done(&t);
+    assert_int_equal(ps_members(bus, NULL, NULL, 0), 1);
+    assert_int_equal(ps_wanted(bus, "t"), 0);
+    assert_ok(ps_close(bus));
+}
+
+/* Nobody lives there any more: joining and leaving removes the file, as the last one out does. */
+static void test_tool_doctor_bus_left_behind_is_removed(void **state)
+{
+    const char *url = support_url("shm", "doctor-left", NULL);
+    struct tool t, sub;
+    ps_bus *bus;
+
+    (void)state;
+    assert_ok(ps_open(&bus, url));
+    tool_start(&sub, "sub", url, "t");
+    assert_true(tool_wanted(bus, "t"));
+    assert_ok(ps_close(bus));
+    tool_kill(&sub);
+    assert_status(&t, doctor(&t, url), 1);
+    assert_says(tool_out(&t), "removes the bus, as nobody is there");
+    tool_done(&t);
+    assert_int_equal(access(support_file(url), F_OK), 0);
+    assert_status(&t, repair(&t, url), 0);
+    assert_says(tool_out(&t), "repaired: the file ");
+    tool_done(&t);
+    assert_int_equal(access(support_file(url), F_OK), -1);
+}
+
+/* ------------------------------------------------------------------ who holds publishers back */
+
+static void test_tool_doctor_stuck_reader_named_with_its_pid(void **state)
+{
+    const char *url = support_url("shm", "doctor-stuck", "depth=8&evict=-1");
+    struct tool t, sub;
+    ps_bus *bus;
+
+    (void)state;
+    assert_ok(ps_open(&bus, url));
+    reader_start(&sub, bus, url, "lossy=0&name=slowpoke");
+    tool_stop(&sub);
+    assert_status(&t, doctor(&t, url), 1);                      /* stopped, and nobody waits yet */
+    assert_says(tool_out(&t), pid_of(&sub));
+    assert_says(tool_out(&t), "\"slowpoke\": its process stands still");
+    assert_says(tool_out(&t), "kill -CONT ");
+    tool_done(&t);
+    while (ps_publish(bus, "t", "x", 1) == 1) { }
+    for (int status = 0; status == 0;) {                        /* for a second it may be just busy */
+        assert_int_equal(doctor(&t, url), 1);
+        status = strstr(tool_out(&t), "holds publishers back: ") != NULL;
+        if (status == 0)
+            tool_done(&t);
+    }
+    assert_says(tool_out(&t), "\"slowpoke\": holds publishers back: the fullest ring waits for it to 100 %, 8 messages behind");
+    assert_says(tool_out(&t), "is stopped");
+    assert_says(tool_out(&t), "evict=MS");
+    assert_says(tool_out(&t), ": 1 problem\n");
+    tool_done(&t);
+    assert_status(&t, repair(&t, url), 1);
+    assert_says(tool_out(&t), "nothing of this can be repaired from here");
+    tool_done(&t);
+    kill(sub.pid, SIGCONT);
+    assert_true(tool_expect(sub.out, "t\tx\n"));
+    assert_true(tool_members(bus, PS_MEMBER_ASLEEP, 1));
+    assert_status(&t, doctor(&t, url), 0);
+    tool_done(&t);
+    tool_kill(&sub);
+    assert_ok(ps_close(bus));
+}
+
+/* It runs, but does not read. */
+static void test_tool_doctor_evicted_and_idle_reader_named(void **state)
+{
+    const char *url = support_url("shm", "doctor-evict", "depth=4&evict=20");
+    struct tool t;
+    ps_bus *bus, *stuck;
+    ps_sub *sub;
+    int rc;
+
+    (void)state;
+    bus = open_named(url, "block=60000");
+    stuck = open_named(url, "name=idler");
+    assert_ok(ps_subscribe(stuck, "t", NULL, NULL, NULL, &sub));
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
+    for (int found = 0; !found; tool_done(&t)) {
+        int status = doctor(&t, url);
+        found = status == 1 && strstr(tool_out(&t), "\"idler\": holds publishers back: ") != NULL;
+        if (found)
+            assert_says(tool_out(&t), "does not call ps_dispatch()");
+    }
+    rc = ps_publish(bus, "t", "x", 1);          /* waits until the other is evicted */
+    assert_ok(rc);
+    assert_status(&t, doctor(&t, url), 1);
+    assert_says(tool_out(&t), "\"idler\": was evicted for stalling");
+    tool_done(&t);
+    assert_ok(ps_close(stuck));
+    assert_ok(ps_close(bus));
+}
+
+/* ------------------------------------------------------------------ the file */
+
+static void patch(const char *path, off_t at, const void *bytes, size_t size)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, bytes, size, at), size);
+    close(fd);
+}
+
+/* Of another version, or damaged: removed only when nobody holds it, which the kernel knows. */
+static void test_tool_doctor_other_version_and_damage(void **state)
+{
+    static const struct { off_t at; const char *bytes; size_t size; const char *says; } damages[] = {
+        { HEADER_VERSION, "\x63\0\0\0", 4, "problem: the bus was made by an incompatible version: " },
+        { 16, "\xff\xff", 2, "problem: the bus's memory is damaged: " },
+        { 0, "garbage!", 8, "problem: the bus's memory is damaged: " },
+    };
+    struct tool t, sub;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof damages / sizeof damages[0]; i++) {
+        const char *url = support_url("shm", "doctor-bad", NULL);
+        ps_bus *bus;
+
+        assert_ok(ps_open(&bus, url));
+        tool_start(&sub, "sub", url, "t");
+        assert_true(tool_wanted(bus, "t"));
+        patch(support_file(url), damages[i].at, damages[i].bytes, damages[i].size);
+        assert_status(&t, doctor(&t, url), 1);
+        assert_says(tool_out(&t), damages[i].says);
+        assert_says(tool_out(&t), support_file(url));
+        assert_says(tool_out(&t), "to do: end its members");
+        assert_string_equal(tool_err(&t), "");
+        tool_done(&t);
+        assert_status(&t, repair(&t, url), 1);
+        assert_one_line(&t, "psbus doctor: /dev/shm/psbus-");
+        assert_says(tool_err(&t), "somebody holds it: not removed");
+        tool_done(&t);
+        assert_int_equal(access(support_file(url), F_OK), 0);
+        /* One dies, the other leaves; the last one out removes it, so it is put back as a crash would leave it. */
+        tool_kill(&sub);
+        char kept[256];
+        snprintf(kept, sizeof kept, "%s.kept", support_file(url));
+        assert_int_equal(rename(support_file(url), kept), 0);
+        assert_ok(ps_close(bus));
+        assert_int_equal(rename(kept, support_file(url)), 0);
+        assert_status(&t, doctor(&t, url), 1);
+        tool_done(&t);
+        assert_status(&t, repair(&t, url), 0);
+        assert_says(tool_out(&t), "repaired: the file ");
+        tool_done(&t);
+        assert_int_equal(access(support_file(url), F_OK), -1);
+    }
+}
+
+/* By a path of one's own it may be anybody's file: never removed. */
+static void test_tool_doctor_never_removes_a_file_that_is_no_bus(void **state)
+{
+    char path[64] = "/dev/shm/psbus-tool.XXXXXX", url[128];
+    int fd = mkstemp(path);
+    struct tool t;
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 100000), 0);
+    close(fd);
+    snprintf(url, sizeof url, "shm://%s", path);
+    assert_status(&t, repair(&t, url), 1);
+    assert_says(tool_out(&t), "is no bus of psbus");
+    assert_says(tool_out(&t), "nothing of this can be repaired from here");
+    tool_done(&t);
+    assert_int_equal(unlink(path), 0);
+}
+
+static void test_tool_doctor_permission_and_owner(void **state)
+{
+    const char *url = support_url("shm", "doctor-mode", NULL);
+    char directory[64] = "/dev/shm/psbus-tool.XXXXXX", path[128], program[128], command[1024], foreign[160];
+    struct tool t;
+    ps_bus *bus;
+
+    (void)state;
+    assert_non_null(mkdtemp(directory));
+    assert_ok(ps_open(&bus, url));
+    snprintf(path, sizeof path, "%s/link", directory);
+    assert_int_equal(symlink(support_file(url), path), 0);
+    snprintf(foreign, sizeof foreign, "shm://%s", path);
+    assert_status(&t, repair(&t, foreign), 1);
+    assert_says(tool_out(&t), "problem: permission denied: ");
+    assert_says(tool_out(&t), "is a symbolic link");
+    tool_done(&t);
+    assert_int_equal(unlink(path), 0);
+    assert_ok(ps_close(bus));
+
+    /* As nobody: root's private bus. */
+    snprintf(path, sizeof path, "%s/bus", directory);
+    snprintf(program, sizeof program, "%s/psbus", directory);
+    snprintf(command, sizeof command, "chmod 755 %s && cp %s %s && chmod 755 %s", directory, tool_program(), program, program);
+    if (geteuid() == 0 && system(command) == 0) {
+        snprintf(foreign, sizeof foreign, "shm://%s", path);
+        assert_ok(ps_open(&bus, foreign));
+        tool_exec(&t, program, 65534, -1, -1, TOOL_ARGS("doctor", foreign));
+        assert_status(&t, tool_wait(&t), 1);
+        assert_says(tool_out(&t), "problem: permission denied: ");
+        assert_says(tool_out(&t), "to do: it belongs to user 0, mode 0600, and you are user 65534");
+        tool_done(&t);
+        assert_ok(ps_close(bus));
+    }
+    unlink(program);
+    assert_int_equal(rmdir(directory), 0);
+}
+
+/* The name is gone, the members are not: they are named, also when there is a new bus of the name. */
+static void test_tool_doctor_deleted_file_and_who_still_has_it(void **state)
+{
+    const char *url = support_url("shm", "doctor-gone", NULL);
+    struct tool t, sub;
+    ps_bus *bus;
+
+    (void)state;
+    assert_ok(ps_open(&bus, url));
+    reader_start(&sub, bus, url, "name=lost");
+    assert_int_equal(unlink(support_file(url)), 0);
+    assert_ok(ps_close(bus));
+    assert_status(&t, doctor(&t, url), 1);
+    assert_says(tool_out(&t), "problem: no such bus");
+    assert_says(tool_out(&t), "was deleted or replaced under its members: pid ");
+    assert_says(tool_out(&t), pid_of(&sub));
+    tool_done(&t);
+    assert_ok(ps_open(&bus, url));
+    assert_status(&t, doctor(&t, url), 1);
+    assert_says(tool_out(&t), pid_of(&sub));
+    assert_says(tool_out(&t), ": 1 problem\n");
+    tool_done(&t);
+    tool_kill(&sub);
+    assert_status(&t, doctor(&t, url), 0);
+    tool_done(&t);
+    assert_ok(ps_close(bus));
+}
+
+/* ------------------------------------------------------------------ too little of something */
+
+static void test_tool_doctor_no_room_for_one_more_publisher(void **state)
+{
+    char options[64];
+    struct statvfs fs;
+    uint64_t bytes = (uint64_t)1 << 20;
+    struct tool t;
+    const char *url;
+    ps_bus *bus;
+
+    (void)state;
+    assert_int_equal(statvfs("/dev/shm", &fs), 0);
+    while (bytes <= (uint64_t)fs.f_bavail * fs.f_frsize)
+        bytes *= 2;
+    if (bytes > (uint64_t)64 << 30)
+        skip();                         /* more than a ring can have */
+    snprintf(options, sizeof options, "depth=16&loans=64k&bytes=%lluM", (unsigned long long)(bytes >> 20));
+    url = support_url("shm", "doctor-space", options);
+    assert_ok(ps_open(&bus, url));
+    assert_status(&t, doctor(&t, url), 1);
+    assert_says(tool_out(&t), "problem: too little space: a member's first publish reserves ");
+    assert_says(tool_out(&t), "to do: free space there");
+    assert_says(tool_out(&t), ": 1 problem\n");
+    tool_done(&t);
+    assert_ok(ps_close(bus));
+}
+
+static void test_tool_doctor_every_place_taken(void **state)
+{
+    const char *url = support_url("shm", "doctor-full", "members=2");
+    struct tool t, sub;
+    ps_bus *bus, *other;
+
+    (void)state;
+    assert_ok(ps_open(&bus, url));
+    assert_ok(ps_open(&other, url));
+    assert_status(&t, doctor(&t, url), 1);
+    assert_says(tool_out(&t), "problem: all 2 places are taken");
+    tool_done(&t);
+    assert_ok(ps_close(other));
+    /* A dead one's place is one for the next. */
+    reader_start(&sub, bus, url, "lossy=0");
+    tool_kill(&sub);
+    assert_status(&t, repair(&t, url), 0);
+    tool_done(&t);
+    assert_ok(ps_close(bus));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tool_doctor_healthy_bus_is_status_0),
+        cmocka_unit_test(test_tool_doctor_no_bus),
+        cmocka_unit_test(test_tool_doctor_dead_members_found_and_repaired),
+        cmocka_unit_test(test_tool_doctor_bus_left_behind_is_removed),
+        cmocka_unit_test(test_tool_doctor_stuck_reader_named_with_its_pid),
+        cmocka_unit_test(test_tool_doctor_evicted_and_idle_reader_named),
+        cmocka_unit_test(test_tool_doctor_other_version_and_damage),
+        cmocka_unit_test(test_tool_doctor_never_removes_a_file_that_is_no_bus),
+        cmocka_unit_test(test_tool_doctor_permission_and_owner),
+        cmocka_unit_test(test_tool_doctor_deleted_file_and_who_still_has_it),
+        cmocka_unit_test(test_tool_doctor_no_room_for_one_more_publisher),
+        cmocka_unit_test(test_tool_doctor_every_place_taken),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,504 @@
+/* SPDX-License-Identifier: MIT */
+/* test_tool_look.c - the tool psbus: ls, top, why, bench. They look on: nobody counts them, and nothing they look at must live. */
+#include "tool.h"
+
+#include <poll.h>
+#include <sys/ioctl.h>
+
+/* The line of a text that holds a word; static, "" if there is none. */
+static const char *line_with(const char *text, const char *word)
+{
+    static char line[512];
+    const char *at = strstr(text, word), *from = at;
+
+    if (at == NULL)
+        return "";
+    while (from > text && from[-1] != '\n')
+        from--;
+    snprintf(line, sizeof line, "%.*s", (int)strcspn(from, "\n"), from);
+    return line;
+}
+
+/* As line_with(), with runs of blanks as one. */
+static const char *row_with(const char *text, const char *word)
+{
+    static char row[512];
+    size_t at = 0;
+
+    for (const char *from = line_with(text, word); *from != '\0'; from++)
+        if (*from != ' ' || (at > 0 && row[at - 1] != ' '))
+            row[at++] = *from;
+    row[at] = '\0';
+    return row;
+}
+
+static ps_bus *open_named(const char *url, const char *options)
+{
+    char text[512];
+    ps_bus *bus;
+
+    snprintf(text, sizeof text, "%s%s%s", url, strchr(url, '?') ? "&" : "?", options);
+    assert_ok(ps_open(&bus, text));
+    return bus;
+}
+
+/* A sub that has subscribed. */
+static void reader_start(struct tool *t, ps_bus *bus, const char *url, const char *options, const char *filter)
+{
+    ps_member m[PS_MEMBERS_MAX] = { PS_MEMBER_INIT };
+    int n = ps_members(bus, NULL, m, PS_MEMBERS_MAX), readers = 0;
+    char text[512];
+
+    for (int i = 0; i < n; i++)
+        readers += (m[i].flags & PS_MEMBER_READER) != 0;
+    snprintf(text, sizeof text, "%s%s%s", url, strchr(url, '?') ? "&" : "?", options);
+    tool_start(t, "sub", text, filter);
+    assert_true(tool_members(bus, PS_MEMBER_READER, readers + 1));
+}
+
+/* Has the bus a member that lives? */
+static int bus_there(void *arg)
+{
+    char url[512];
+    ps_bus *bus;
+    int count;
+
+    snprintf(url, sizeof url, "%s?observe=1", (const char *)arg);
+    if (ps_open(&bus, url) < 0)
+        return 0;
+    count = ps_members(bus, NULL, NULL, 0);
+    ps_close(bus);
+    return count > 0;
+}
+
+static int bus_gone(void *arg)
+{
+    return access(support_file(arg), F_OK) < 0;
+}
+
+/* ------------------------------------------------------------------ ls */
+
+static void test_tool_ls_shows_buses_and_what_became_of_them(void **state)
+{
+    const char *url = support_url("shm", "tool-ls", NULL), *damaged = support_url("shm", "tool-ls-bad", NULL);
+    char expected[256];
+    struct tool t, sub;
+    ps_bus *bus;
+
+    (void)state;
+    bus = open_named(url, "members=9");
+    FILE *file = fopen(support_file(damaged), "we");
+    assert_non_null(file);
+    assert_int_equal(fputs("this is no bus, but it is long enough to be taken for one: some bytes more\n", file) < 0, 0);
+    assert_int_equal(fclose(file), 0);
+
+    reader_start(&sub, bus, url, "lossy=0", "t");
+    assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
+    assert_status(&t, tool_run_input(&t, NULL, (const char *const[]){ "psbus", "ls", NULL }), 0);
+    assert_string_equal(tool_err(&t), "");
+    snprintf(expected, sizeof expected, "%s 2/9 1 1 ", url);
+    assert_says(row_with(tool_out(&t), url), expected);
+    assert_says(row_with(tool_out(&t), url), " ok");
+    snprintf(expected, sizeof expected, "%s - - - - damaged", damaged);
+    assert_string_equal(row_with(tool_out(&t), damaged), expected);
+    assert_silent_about(tool_out(&t), "@");             /* sockets lie there, too */
+    tool_done(&t);
+
+    tool_kill(&sub);
+    assert_true(tool_members(bus, PS_MEMBER_DEAD, 1));
+    assert_status(&t, tool_run_input(&t, NULL, (const char *const[]){ "psbus", "ls", NULL }), 0);
+    snprintf(expected, sizeof expected, "%s 1/9 1 0 ", url);
+    assert_says(row_with(tool_out(&t), url), expected);
+    assert_says(row_with(tool_out(&t), url), " 1 dead");
+    tool_done(&t);
+    assert_int_equal(unlink(support_file(damaged)), 0);
+    assert_ok(ps_close(bus));
+
+    /* Everybody dead: the file is left behind. */
+    tool_start(&sub, "sub", url, "t");
+    assert_true(support_wait(bus_there, (void *)(uintptr_t)url, DEADLINE_MS));
+    tool_kill(&sub);
+    assert_status(&t, tool_run_input(&t, NULL, (const char *const[]){ "psbus", "ls", NULL }), 0);
+    assert_says(row_with(tool_out(&t), url), " 0/64 ");
+    assert_says(row_with(tool_out(&t), url), " left behind");
+    tool_done(&t);
+    assert_ok(ps_open(&bus, url));
+    assert_ok(ps_close(bus));
+}
+
+static void test_tool_ls_of_a_bus_shows_its_members(void **state)
+{
+    const char *url = support_url("shm", "tool-rows", "depth=8&evict=-1");
+    struct tool t, sub, lossy;
+    char expected[256];
+    ps_bus *bus;
+
+    (void)state;
+    bus = open_named(url, "name=the%20publisher");
+    reader_start(&sub, bus, url, "lossy=0&name=reader-1", "t");
+    tool_start(&lossy, "sub", url, "t", "u/#", "v");
+    assert_true(tool_members(bus, PS_MEMBER_LOSSY, 1) && tool_wanted(bus, "v"));
+    tool_stop(&sub);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(ps_publish(bus, "t", "x", 1), 2);
+    assert_status(&t, tool_run(&t, NULL, "ls", url), 0);
+    assert_string_equal(tool_err(&t), "");
+    assert_int_equal(tool_lines(tool_out(&t)), 4);
+    snprintf(expected, sizeof expected, "0 %d awake publisher 0 0 0 0 ", (int)getpid());
+    assert_int_equal(strncmp(row_with(tool_out(&t), "the publisher"), expected, strlen(expected)), 0);
+    snprintf(expected, sizeof expected, "1 %d stopped reader 1 8 0 0 ", (int)sub.pid);
+    assert_int_equal(strncmp(row_with(tool_out(&t), "reader-1"), expected, strlen(expected)), 0);
+    snprintf(expected, sizeof expected, "2 %d ", (int)lossy.pid);
+    assert_int_equal(strncmp(row_with(tool_out(&t), "lossy"), expected, strlen(expected)), 0);
+    assert_says(row_with(tool_out(&t), "lossy"), " reader,lossy 3 ");
+    tool_done(&t);
+    tool_kill(&sub);
+    tool_kill(&lossy);
+    assert_status(&t, tool_run(&t, NULL, "ls", url), 0);
+    assert_says(line_with(tool_out(&t), "reader-1"), " dead ");
+    tool_done(&t);
+    assert_ok(ps_close(bus));
+}
+
+/* Looking on is no receiver, takes no place, and keeps no bus alive. */
+static void test_tool_looking_on_counts_nowhere(void **state)
+{
+    const char *url = support_url("shm", "tool-look", "members=1");
+    struct tool t, top;
+    ps_bus *bus;
+
+    (void)state;
+    assert_ok(ps_open(&bus, url));
+    tool_start(&top, "top", "--interval", "0.02", url, "#", "t");
+    assert_true(tool_expect(top.out, "MESSAGES/S"));
+    for (int i = 0; i < 3; i++) {
+        static const char *const command[] = { "ls", "doctor", "why" };
+        int rc = i == 2 ? tool_run(&t, NULL, "why", url, "t") : tool_run(&t, NULL, command[i], url);
+        /* The only place of this bus is taken, which doctor calls a problem. */
+        assert_status(&t, rc, i == 1 ? 1 : 0);
+        tool_done(&t);
+        assert_int_equal(ps_wanted(bus, "t"), 0);
+        assert_int_equal(ps_publish(bus, "t", "x", 1), 0);
+        assert_int_equal(ps_members(bus, NULL, NULL, 0), 1);
+    }
+    assert_ok(ps_close(bus));
+    assert_int_equal(access(support_file(url), F_OK), -1);
+    kill(top.pid, SIGINT);
+    (void)tool_wait(&top);              /* its bus is gone: it may have noticed before the signal */
+    tool_done(&top);
+}
+
+/* ------------------------------------------------------------------ anonymous buses */
+
+static void test_tool_anonymous_bus_found_and_looked_at(void **state)
+{
+    char mine[64], url[256] = "";
+    struct tool t;
+    ps_bus *bus;
+    ps_sub *sub;
+
+    (void)state;
+    assert_ok(ps_open(&bus, "shm:?name=parent&members=7"));
+    assert_ok(ps_subscribe(bus, "user/7", NULL, NULL, NULL, &sub));
+    assert_status(&t, tool_run_input(&t, NULL, (const char *const[]){ "psbus", "ls", NULL }), 0);
+    snprintf(mine, sizeof mine, "shm:///proc/%d/fd/", (int)getpid());
+    assert_says(row_with(tool_out(&t), mine), " 1/7 0 1 ");
+    assert_int_equal(sscanf(line_with(tool_out(&t), mine), "%255s", url), 1);
+    tool_done(&t);
+    assert_status(&t, tool_run(&t, NULL, "ls", url), 0);
+    assert_says(row_with(tool_out(&t), "parent"), " reader 1 ");
+    tool_done(&t);
+    assert_status(&t, tool_run(&t, NULL, "why", url, "user/7"), 0);
+    assert_says(line_with(tool_out(&t), "parent"), "its filter matches");
+    tool_done(&t);
+    assert_status(&t, tool_run(&t, NULL, "doctor", url), 0);
+    tool_done(&t);
+    assert_status(&t, tool_run(&t, NULL, "top", "--count=1", "--interval=0.01", url), 0);
+    assert_says(tool_out(&t), "parent");
+    tool_done(&t);
+    assert_ok(ps_close(bus));
+}
+
+/* ------------------------------------------------------------------ why */
+
+static void test_tool_why_names_the_reason_for_each(void **state)
+{
+    const char *url = support_url("shm", "tool-why", "depth=8&evict=-1");
+    struct tool t, one, stopped, dead;
+    ps_bus *bus, *deaf, *idle;
+    ps_sub *sub;
+
+    (void)state;
+    bus = open_named(url, "name=sender");
+    idle = open_named(url, "name=idle");
+    deaf = open_named(url, "name=deaf&echo=0");
+    assert_ok(ps_subscribe(deaf, "a/b", NULL, NULL, NULL, &sub));
+    assert_ok(ps_subscribe(deaf, "x", NULL, NULL, NULL, &sub));
+    assert_ok(ps_subscribe(deaf, "y", NULL, NULL, NULL, &sub));
+    reader_start(&one, bus, url, "name=reader-1", "a/#");
+    assert_true(tool_members(bus, PS_MEMBER_ASLEEP, 1));
+    assert_int_equal(ps_publish(bus, "y", "1", 1), 1);
+    assert_status(&t, tool_run(&t, NULL, "why", url, "a/b"), 0);
+    assert_string_equal(tool_err(&t), "");
+    assert_says(row_with(tool_out(&t), "sender"), "no ");
+    assert_says(row_with(tool_out(&t), "sender"), "it only publishes");
+    assert_says(row_with(tool_out(&t), "idle"), "no subscription");
+    assert_says(row_with(tool_out(&t), "deaf"), "yes ");
+    assert_says(row_with(tool_out(&t), "deaf"), "one of its 3 filters matches; what it publishes itself does not reach it");
+    assert_says(row_with(tool_out(&t), "deaf"), "behind 1 that it has not read yet");
+    assert_says(row_with(tool_out(&t), "reader-1"), "yes ");
+    assert_says(row_with(tool_out(&t), "reader-1"), "its filter matches; lossy");
+    assert_says(row_with(tool_out(&t), "reader-1"), "asleep: will be woken");
+    assert_says(tool_out(&t), "would answer 2 now");
+    tool_done(&t);
+
+    assert_status(&t, tool_run(&t, NULL, "why", url, "nobody"), 0);
+    assert_says(row_with(tool_out(&t), "reader-1"), "no ");
+    assert_says(row_with(tool_out(&t), "reader-1"), "its filter does not match");
+    assert_says(row_with(tool_out(&t), "deaf"), "none of its 3 filters matches");
+    assert_says(tool_out(&t), "would answer 0 now: nobody wants it");
+    tool_done(&t);
+
+    reader_start(&dead, bus, url, "name=gone", "a/b");
+    tool_kill(&dead);
+    assert_ok(ps_close(deaf));
+    /* In the dead one's place, or lower: what was dead is taken over only when no free place is lower. */
+    tool_start(&stopped, "sub", url, "a/b", "other");
+    assert_true(tool_wanted(bus, "other"));
+    tool_stop(&stopped);
+    assert_status(&t, tool_run(&t, NULL, "why", url, "a/b"), 0);
+    assert_says(row_with(tool_out(&t), "gone"), "dead ");
+    assert_says(row_with(tool_out(&t), "gone"), "its process is gone; counts as a receiver");
+    assert_says(row_with(tool_out(&t), "its process is stopped"), "late ");
+    tool_done(&t);
+
+    assert_status(&t, tool_run(&t, NULL, "why", url, "a/+"), 1);
+    assert_one_line(&t, "psbus why: topic 'a/+': ");
+    tool_done(&t);
+    tool_kill(&stopped);
+    tool_kill(&one);
+    assert_ok(ps_close(idle));
+    assert_ok(ps_close(bus));
+}
+
+static void test_tool_why_full_and_evicted(void **state)
+{
+    const char *url = support_url("shm", "tool-late", "depth=4&evict=20");
+    struct tool t;
+    ps_bus *bus, *stuck;
+    ps_sub *sub;
+    int rc;
+
+    (void)state;
+    bus = open_named(url, "block=60000");
+    stuck = open_named(url, "name=stuck");
+    assert_ok(ps_subscribe(stuck, "t", NULL, NULL, NULL, &sub));
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
+    assert_status(&t, tool_run(&t, NULL, "why", url, "t"), 0);
+    assert_says(row_with(tool_out(&t), "stuck"), "late ");
+    assert_says(row_with(tool_out(&t), "stuck"), "its ring is full");
+    tool_done(&t);
+    rc = ps_publish(bus, "t", "x", 1);          /* waits until the other is evicted */
+    assert_ok(rc);
+    assert_status(&t, tool_run(&t, NULL, "why", url, "t"), 0);
+    assert_says(row_with(tool_out(&t), "stuck"), "late ");
+    assert_says(row_with(tool_out(&t), "stuck"), "evicted for stalling");
+    tool_done(&t);
+    assert_ok(ps_close(stuck));
+    assert_ok(ps_close(bus));
+}
+
+/* ------------------------------------------------------------------ top */
+
+static void test_tool_top_shows_rates(void **state)
+{
+    const char *url = support_url("shm", "tool-top", NULL);
+    struct tool top, sub, stopped;
+    double rate = 0;
+    ps_bus *bus;
+
+    (void)state;
+    bus = open_named(url, "name=sender");
+    reader_start(&sub, bus, url, "name=reader", "#");
+    tool_start(&stopped, "sub", url, "other");
+    assert_true(tool_wanted(bus, "other"));
+    tool_stop(&stopped);
+    tool_start(&top, "top", "--interval", "0.2", "--count", "40", "--rows", "1", url, "#");
+    /* Messages until a table shows them; the machine may stand still for a table or two. */
+    for (int i = 0; i < 400 && strstr(tool_out(&top), "  busy/topic\n") == NULL; i++) {
+        for (int k = 0; k < 10; k++)
+            assert_true(ps_publish(bus, "busy/topic", "12345678", 8) >= 1);
+        assert_true(ps_publish(bus, "quiet/topic", "12345678", 8) >= 1);
+        usleep(20000);
+    }
+    assert_int_equal(sscanf(line_with(tool_out(&top), "busy/topic"), "%lf", &rate), 1);
+    assert_true(rate >= 1 && rate < 100000);
+    assert_says(tool_out(&top), "(1 more)");                    /* --rows 1 */
+    assert_says(tool_out(&top), "  (all");
+    assert_says(row_with(tool_out(&top), " sender"), " publisher ");
+    assert_says(row_with(tool_out(&top), " reader,lossy "), " reader");
+    assert_silent_about(tool_out(&top), "\033");                /* no terminal */
+    tool_stop(&sub);                                            /* it looks on while everybody stands still */
+    kill(top.pid, SIGTERM);
+    assert_status(&top, tool_wait(&top), 0);
+    assert_string_equal(tool_err(&top), "");
+    tool_done(&top);
+    tool_kill(&sub);
+    tool_kill(&stopped);
+    assert_ok(ps_close(bus));
+}
+
+static void test_tool_top_illegal_filter_named(void **state)
+{
+    const char *url = support_url("shm", "tool-top", NULL);
+    struct tool t;
+    ps_bus *bus;
+
+    (void)state;
+    assert_ok(ps_open(&bus, url));
+    assert_status(&t, tool_run(&t, NULL, "top", url, "a/#/b"), 1);
+    assert_one_line(&t, "psbus top: filter 'a/#/b': ");
+    tool_done(&t);
+    assert_ok(ps_close(bus));
+}
+
+/* With a terminal of its own: draws, and key q ends it with the terminal as it was. */
+static void test_tool_top_on_a_terminal_ends_with_q(void **state)
+{
+    const char *url = support_url("shm", "tool-tty", NULL);
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), drawn = 0, status;
+    struct winsize size = { .ws_row = 20, .ws_col = 100 };
+    char seen[65536], name[128];
+    size_t have = 0;
+    ps_bus *bus;
+    pid_t pid;
+
+    (void)state;
+    assert_true(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+    assert_int_equal(ptsname_r(master, name, sizeof name), 0);
+    assert_int_equal(ioctl(master, TIOCSWINSZ, &size), 0);
+    bus = open_named(url, "name=here");
+    fflush(NULL);
+    pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        alarm(240);
+        setsid();
+        int tty = open(name, O_RDWR);
+        if (tty < 0 || ioctl(tty, TIOCSCTTY, 0) < 0 || dup2(tty, 0) < 0 || dup2(tty, 1) < 0 || dup2(tty, 2) < 0)
+            _exit(126);
+        execl(tool_program(), "psbus", "top", "--interval", "0.05", url, (char *)NULL);
+        _exit(127);
+    }
+    for (uint64_t begin = support_now_ms(); support_now_ms() - begin < DEADLINE_MS;) {
+        struct pollfd p = { master, POLLIN, 0 };
+        ssize_t got;
+        if (poll(&p, 1, 100) <= 0)
+            continue;
+        got = read(master, seen + have, sizeof seen - 1 - have);
+        if (got <= 0)
+            break;                      /* EIO: the other end is closed */
+        have += (size_t)got;
+        seen[have] = '\0';
+        if (!drawn && strstr(seen, "here") != NULL) {
+            drawn = 1;
+            assert_int_equal(write(master, "xq", 2), 2);
+        }
+        if (have > sizeof seen / 2 && drawn)
+            have = 0;
+    }
+    status = support_reap(pid, DEADLINE_MS);
+    seen[have] = '\0';
+    close(master);
+    assert_true(drawn);
+    assert_int_equal(status, 0);
+    assert_says(seen, "\033[?1049l");
+    assert_ok(ps_close(bus));
+}
+
+/* ------------------------------------------------------------------ bench */
+
+static void test_tool_bench_measures(void **state)
+{
+    static const char *const lines[] = {
+        "one way, 64 bytes, the reader asleep", "one way, 64 bytes, polling", "64 bytes, as fast as it goes",
+        "1024 bytes, as fast as it goes", "65536 bytes, as fast as it goes", "64 bytes that nobody wants",
+    };
+    const char *urls[] = { support_url("shm", "tool-bench", NULL), support_url("inproc", "tool-bench", NULL), "shm:" };
+    struct tool t;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
+        assert_status(&t, tool_run(&t, NULL, "bench", "--seconds", "0.3", urls[i]), 0);
+        for (size_t k = 0; k < sizeof lines / sizeof lines[0]; k++)
+            assert_says(tool_out(&t), lines[k]);
+        assert_int_equal(tool_lines(tool_out(&t)), 6);
+        assert_string_equal(tool_err(&t), "");
+        tool_done(&t);
+    }
+    assert_int_equal(access(support_file(urls[0]), F_OK), -1);
+}
+
+static void test_tool_bench_leaves_a_bus_of_others_alone(void **state)
+{
+    const char *url = support_url("shm", "tool-busy", NULL);
+    struct tool t;
+    ps_bus *bus;
+
+    (void)state;
+    assert_ok(ps_open(&bus, url));
+    assert_status(&t, tool_run(&t, NULL, "bench", url), 1);
+    assert_one_line(&t, "psbus bench: ");
+    assert_says(tool_err(&t), "has 1 members");
+    assert_int_equal(ps_members(bus, NULL, NULL, 0), 1);
+    tool_done(&t);
+    assert_ok(ps_close(bus));
+}
+
+static void test_tool_bench_stops_on_ctrl_c(void **state)
+{
+    const char *url = support_url("shm", "tool-benchc", NULL);
+    struct tool t;
+
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        tool_start(&t, "bench", "--seconds", "100", url);
+        /* As soon as it is there, or in the middle of a measurement. */
+        assert_true(support_wait(bus_there, (void *)(uintptr_t)url, DEADLINE_MS));
+        if (i == 2) {
+            char look[512];
+            ps_bus *bus;
+            snprintf(look, sizeof look, "%s?observe=1", url);
+            assert_ok(ps_open(&bus, look));
+            assert_true(tool_members(bus, PS_MEMBER_PUBLISHER, 2));
+            assert_ok(ps_close(bus));
+        }
+        kill(t.pid, i == 0 ? SIGTERM : SIGINT);
+        assert_status(&t, tool_wait(&t), 0);
+        assert_string_equal(tool_out(&t), "");
+        assert_string_equal(tool_err(&t), "");
+        assert_true(support_wait(bus_gone, (void *)(uintptr_t)url, DEADLINE_MS));
+        tool_done(&t);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_tool_ls_shows_buses_and_what_became_of_them),
+        cmocka_unit_test(test_tool_ls_of_a_bus_shows_its_members),
+        cmocka_unit_test(test_tool_looking_on_counts_nowhere),
+        cmocka_unit_test(test_tool_anonymous_bus_found_and_looked_at),
+        cmocka_unit_test(test_tool_why_names_the_reason_for_each),
+        cmocka_unit_test(test_tool_why_full_and_evicted),
+        cmocka_unit_test(test_tool_top_shows_rates),
+        cmocka_unit_test(test_tool_top_illegal_filter_named),
+        cmocka_unit_test(test_tool_top_on_a_terminal_ends_with_q),
+        cmocka_unit_test(test_tool_bench_measures),
+        cmocka_unit_test(test_tool_bench_leaves_a_bus_of_others_alone),
+        cmocka_unit_test(test_tool_bench_stops_on_ctrl_c),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
