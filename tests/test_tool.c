@@ -39,6 +39,13 @@ static void options_in(const char *text, size_t size, char *list, size_t room)
         at += (size_t)snprintf(list + at, room - at, "%s ", found[i]);
 }
 
+static const char *next_line(const char *line)
+{
+    const char *end = strchr(line, '\n');
+
+    return end != NULL ? end + 1 : NULL;
+}
+
 /* Of a command's help: only the lines that introduce an option. */
 static void options_of_help(const char *command, char *list, size_t room)
 {
@@ -47,7 +54,7 @@ static void options_of_help(const char *command, char *list, size_t room)
     size_t used = 0;
 
     assert_status(&t, tool_run(&t, NULL, command, "--help"), 0);
-    for (const char *line = tool_out(&t); line != NULL && *line != '\0'; line = strchr(line, '\n') ? strchr(line, '\n') + 1 : NULL)
+    for (const char *line = tool_out(&t); line != NULL && *line != '\0'; line = next_line(line))
         if (strncmp(line, "  --", 4) == 0)
             used += (size_t)snprintf(lines + used, sizeof lines - used, "%.*s\n", (int)strcspn(line + 2, " ") , line + 2);
     options_in(lines, used, list, room);
@@ -404,9 +411,9 @@ static void test_tool_closed_pipe_is_a_quiet_end(void **state)
 {
     const char *url = support_url("shm", "tool-pipe", NULL);
     const char *const lines[][6] = {
-        { "psbus", "--help" }, { "psbus", "help", "pub" }, { "psbus", "ls" }, { "psbus", "ls", url }, { "psbus", "why", url, "t" },
-        { "psbus", "doctor", url }, { "psbus", "top", url }, { "psbus", "sub", url, "#" }, { "psbus", "top", "--interval=60", url },
-        { "psbus", "sub", "--json", url, "t" },
+        { "psbus", "--help" }, { "psbus", "help", "pub" }, { "psbus", "ls" }, { "psbus", "ls", url },
+        { "psbus", "why", url, "t" }, { "psbus", "doctor", url }, { "psbus", "top", url }, { "psbus", "sub", url, "#" },
+        { "psbus", "top", "--interval=60", url }, { "psbus", "sub", "--json", url, "t" },
     };
     ps_bus *bus;
     struct tool t;

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT */
-/* test_tool_look.c - the tool psbus: ls, top, why, bench. They look on: nobody counts them, and nothing they look at must live. */
+/* test_tool_look.c - the tool psbus: ls, top, why. They look on: nobody counts them, and nothing they look at must live. */
 #include "tool.h"
 
 #include <poll.h>
@@ -56,26 +56,6 @@ static void reader_start(struct tool *t, ps_bus *bus, const char *url, const cha
     assert_true(tool_members(bus, PS_MEMBER_READER, readers + 1));
 }
 
-/* Has the bus a member that lives? */
-static int bus_there(void *arg)
-{
-    char url[512];
-    ps_bus *bus;
-    int count;
-
-    snprintf(url, sizeof url, "%s?observe=1", (const char *)arg);
-    if (ps_open(&bus, url) < 0)
-        return 0;
-    count = ps_members(bus, NULL, NULL, 0);
-    ps_close(bus);
-    return count > 0;
-}
-
-static int bus_gone(void *arg)
-{
-    return access(support_file(arg), F_OK) < 0;
-}
-
 /* ------------------------------------------------------------------ ls */
 
 static void test_tool_ls_shows_buses_and_what_became_of_them(void **state)
@@ -116,7 +96,7 @@ static void test_tool_ls_shows_buses_and_what_became_of_them(void **state)
 
     /* Everybody dead: the file is left behind. */
     tool_start(&sub, "sub", url, "t");
-    assert_true(support_wait(bus_there, (void *)(uintptr_t)url, DEADLINE_MS));
+    assert_true(support_wait(tool_bus_there, (void *)(uintptr_t)url, DEADLINE_MS));
     tool_kill(&sub);
     assert_status(&t, tool_run_input(&t, NULL, (const char *const[]){ "psbus", "ls", NULL }), 0);
     assert_says(row_with(tool_out(&t), url), " 0/64 ");
@@ -417,72 +397,6 @@ static void test_tool_top_on_a_terminal_ends_with_q(void **state)
     assert_ok(ps_close(bus));
 }
 
-/* ------------------------------------------------------------------ bench */
-
-static void test_tool_bench_measures(void **state)
-{
-    static const char *const lines[] = {
-        "one way, 64 bytes, the reader asleep", "one way, 64 bytes, polling", "64 bytes, as fast as it goes",
-        "1024 bytes, as fast as it goes", "65536 bytes, as fast as it goes", "64 bytes that nobody wants",
-    };
-    const char *urls[] = { support_url("shm", "tool-bench", NULL), support_url("inproc", "tool-bench", NULL), "shm:" };
-    struct tool t;
-
-    (void)state;
-    for (size_t i = 0; i < sizeof urls / sizeof urls[0]; i++) {
-        assert_status(&t, tool_run(&t, NULL, "bench", "--seconds", "0.3", urls[i]), 0);
-        for (size_t k = 0; k < sizeof lines / sizeof lines[0]; k++)
-            assert_says(tool_out(&t), lines[k]);
-        assert_int_equal(tool_lines(tool_out(&t)), 6);
-        assert_string_equal(tool_err(&t), "");
-        tool_done(&t);
-    }
-    assert_int_equal(access(support_file(urls[0]), F_OK), -1);
-}
-
-static void test_tool_bench_leaves_a_bus_of_others_alone(void **state)
-{
-    const char *url = support_url("shm", "tool-busy", NULL);
-    struct tool t;
-    ps_bus *bus;
-
-    (void)state;
-    assert_ok(ps_open(&bus, url));
-    assert_status(&t, tool_run(&t, NULL, "bench", url), 1);
-    assert_one_line(&t, "psbus bench: ");
-    assert_says(tool_err(&t), "has 1 members");
-    assert_int_equal(ps_members(bus, NULL, NULL, 0), 1);
-    tool_done(&t);
-    assert_ok(ps_close(bus));
-}
-
-static void test_tool_bench_stops_on_ctrl_c(void **state)
-{
-    const char *url = support_url("shm", "tool-benchc", NULL);
-    struct tool t;
-
-    (void)state;
-    for (int i = 0; i < 3; i++) {
-        tool_start(&t, "bench", "--seconds", "100", url);
-        /* As soon as it is there, or in the middle of a measurement. */
-        assert_true(support_wait(bus_there, (void *)(uintptr_t)url, DEADLINE_MS));
-        if (i == 2) {
-            char look[512];
-            ps_bus *bus;
-            snprintf(look, sizeof look, "%s?observe=1", url);
-            assert_ok(ps_open(&bus, look));
-            assert_true(tool_members(bus, PS_MEMBER_PUBLISHER, 2));
-            assert_ok(ps_close(bus));
-        }
-        kill(t.pid, i == 0 ? SIGTERM : SIGINT);
-        assert_status(&t, tool_wait(&t), 0);
-        assert_string_equal(tool_out(&t), "");
-        assert_string_equal(tool_err(&t), "");
-        assert_true(support_wait(bus_gone, (void *)(uintptr_t)url, DEADLINE_MS));
-        tool_done(&t);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -495,9 +409,6 @@ int main(void)
         cmocka_unit_test(test_tool_top_shows_rates),
         cmocka_unit_test(test_tool_top_illegal_filter_named),
         cmocka_unit_test(test_tool_top_on_a_terminal_ends_with_q),
-        cmocka_unit_test(test_tool_bench_measures),
-        cmocka_unit_test(test_tool_bench_leaves_a_bus_of_others_alone),
-        cmocka_unit_test(test_tool_bench_stops_on_ctrl_c),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

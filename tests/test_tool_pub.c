@@ -46,7 +46,8 @@ static void test_tool_json_is_well_formed_and_complete(void **state)
     static const struct { const char *topic, *data; size_t size; const char *json; } messages[] = {
         { "t", "plain", 5, "\"topic\":\"t\",\"payload\":\"plain\",\"size\":5," },
         { "t", "", 0, "\"topic\":\"t\",\"payload\":\"\",\"size\":0," },
-        { "t/\"\\", "a\"b\\c\n\t\r\x01\x1f\x7f", 11, "\"topic\":\"t/\\\"\\\\\",\"payload\":\"a\\\"b\\\\c\\n\\t\\u000d\\u0001\\u001f\\u007f\",\"size\":11," },
+        { "t/\"\\", "a\"b\\c\n\t\r\x01\x1f\x7f", 11,
+          "\"topic\":\"t/\\\"\\\\\",\"payload\":\"a\\\"b\\\\c\\n\\t\\u000d\\u0001\\u001f\\u007f\",\"size\":11," },
         { "t", "a\0b", 3, "\"topic\":\"t\",\"payload\":\"a\\u0000b\",\"size\":3," },
         { "t", "\xe2\x82\xac\xf0\x9f\x98\x80", 7, "\"topic\":\"t\",\"payload\":\"\xe2\x82\xac\xf0\x9f\x98\x80\",\"size\":7," },
         { "t", "\xff", 1, "\"topic\":\"t\",\"payload_base64\":\"/w==\",\"size\":1," },

@@ -216,6 +216,21 @@ static UNUSED int tool_wanted(ps_bus *bus, const char *topic)
     return support_wait(tool_wanted_now, &w, DEADLINE_MS);
 }
 
+/* For support_wait(): has the bus of this URL (without options) a member? */
+static UNUSED int tool_bus_there(void *arg)
+{
+    char url[512];
+    ps_bus *bus;
+    int count;
+
+    snprintf(url, sizeof url, "%s?observe=1", (const char *)arg);
+    if (ps_open(&bus, url) < 0)
+        return 0;
+    count = ps_members(bus, NULL, NULL, 0);
+    ps_close(bus);
+    return count > 0;
+}
+
 /* Stops it and waits until it stands. */
 static UNUSED void tool_stop(struct tool *t)
 {
