@@ -2,6 +2,7 @@
 /* test_tool_doctor.c - the tool psbus: doctor. Each thing that can be wrong with a bus is found, and what can be repaired is. */
 #include "tool.h"
 
+#include <glob.h>
 #include <sys/statvfs.h>
 
 #define HEADER_VERSION 12               /* offset of the layout's number in a bus's file */
@@ -340,6 +341,20 @@ static void test_tool_doctor_permission_and_owner(void **state)
     assert_int_equal(rmdir(directory), 0);
 }
 
+/* The sockets of members whose bus was deleted: nobody else removes them. */
+static void remove_sockets(const char *url)
+{
+    char pattern[512];
+    glob_t found;
+
+    snprintf(pattern, sizeof pattern, "%s@*", support_file(url));
+    if (glob(pattern, 0, NULL, &found) != 0)
+        return;
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        assert_int_equal(unlink(found.gl_pathv[i]), 0);
+    globfree(&found);
+}
+
 /* The name is gone, the members are not: they are named, also when there is a new bus of the name. */
 static void test_tool_doctor_deleted_file_and_who_still_has_it(void **state)
 {
@@ -365,6 +380,7 @@ static void test_tool_doctor_deleted_file_and_who_still_has_it(void **state)
     tool_kill(&sub);
     assert_status(&t, doctor(&t, url), 0);
     tool_done(&t);
+    remove_sockets(url);
     assert_ok(ps_close(bus));
 }
 

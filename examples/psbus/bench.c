@@ -186,7 +186,8 @@ static int latency(struct bench *bench, const char *what, int pause_ms)
         return TOOL_ERROR;
     }
     double begin = tool_now();
-    while (status == TOOL_OK && !tool_stopped() && count < BENCH_LATENCIES && tool_now() - begin < bench->part_s) {
+    while (status == TOOL_OK && !tool_stopped() && count < BENCH_LATENCIES &&
+           (count == 0 || tool_now() - begin < bench->part_s)) {
         if (pause_ms > 0)
             tool_wait(-1, pause_ms);
         double sent = tool_now();

@@ -120,7 +120,7 @@ const struct tool_command tool_why = {
     "why", "URL TOPIC", "who would receive a publish of this topic, who would not, and why",
     "  --help             this text\n"
     "\n"
-    "Nothing is sent. GETS is yes; late: once it goes on, reads on, or never (WHY says which); no; dead.\n"
+    "Nothing is sent. GETS is yes; late, if at all: WHY says what it waits for; no; dead.\n"
     "What a member wants is shown to others as a hash: 'no' is certain, 'yes' is wrong for less than one topic in a hundred.\n",
     why_main,
 };
