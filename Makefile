@@ -60,19 +60,25 @@ STATIC_LIBRARY := $(BUILD)/libpsbus.a
 SHARED_LIBRARY := $(BUILD)/libpsbus.so.$(VERSION)
 TEST_LIBRARY   := $(BUILD)/test/libpsbus-test.a
 
-STATIC_OBJECTS := $(SOURCES:%.c=$(BUILD)/static/%.o)
-SHARED_OBJECTS := $(SOURCES:%.c=$(BUILD)/shared/%.o)
-TEST_OBJECTS   := $(SOURCES:%.c=$(BUILD)/test/%.o)
+# SINGLE is set by `make check-single`: then the libraries are made of the vendored pair instead of the sources.
+SINGLE ?=
+OBJECTS        := $(if $(SINGLE),psbus.o,$(SOURCES:%.c=%.o))
+STATIC_OBJECTS := $(OBJECTS:%=$(BUILD)/static/%)
+SHARED_OBJECTS := $(OBJECTS:%=$(BUILD)/shared/%)
+TEST_OBJECTS   := $(OBJECTS:%=$(BUILD)/test/%)
 
 # An example is one file, or a directory whose files make one program.
 EXAMPLE_SOURCES     := $(sort $(wildcard examples/*.c))
 EXAMPLE_DIRECTORIES := $(patsubst %/,%,$(sort $(dir $(wildcard examples/*/*.c))))
 EXAMPLES := $(EXAMPLE_SOURCES:%.c=$(BUILD)/%) $(EXAMPLE_DIRECTORIES:%=$(BUILD)/%)
 
-# Test programs: `make check TESTS=tests/test_topic.c` runs just that one.
+# Test programs: `make check TESTS=tests/test_topic.c` runs just that one. Scripts test what is built and shipped; for a
+# sanitizer there is nothing in them.
 TESTS ?= $(sort $(wildcard tests/test_*.c)) $(sort $(wildcard tests/conform_*.c)) \
-	$(sort $(wildcard tests/crash/*.c)) $(sort $(wildcard tests/stress/*.c))
-TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(TESTS))
+	$(sort $(wildcard tests/crash/*.c)) $(sort $(wildcard tests/stress/*.c)) \
+	$(if $(SANITIZE),,$(sort $(wildcard tests/test_*.sh)))
+TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(filter %.c,$(TESTS)))
+TEST_SCRIPTS  := $(patsubst %,./%,$(filter %.sh,$(TESTS)))
 TEST_SUPPORT  := $(BUILD)/test/tests/support.o
 CONFORM_SUITE := $(patsubst %.c,$(BUILD)/test/%.o,$(wildcard tests/conform.c) $(sort $(wildcard tests/conform/*.c)))
 
@@ -90,7 +96,7 @@ CMOCKA_LIBS   = $(shell pkg-config --libs cmocka 2>/dev/null || echo -lcmocka)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .SUFFIXES:
-.PHONY: all static shared examples demo deps check asan tsan bench clean help FORCE
+.PHONY: all static shared single examples demo deps check check-single asan tsan bench clean help FORCE
 
 # ------------------------------------------------------------------ what to ask for
 
@@ -100,6 +106,8 @@ static: $(STATIC_LIBRARY) ## build/libpsbus.a
 
 shared: $(BUILD)/libpsbus.so ## build/libpsbus.so, with its soname
 
+single: $(BUILD)/psbus.c ## build/psbus.h and build/psbus.c: the library as two files, to copy into a project
+
 examples: $(EXAMPLES) ## the programs of examples/, among them the tool psbus
 
 demo: all ## the main job on real text: processes streaming the sources, one killed, one stopped
@@ -108,8 +116,12 @@ demo: all ## the main job on real text: processes streaming the sources, one kil
 deps: ## install what the tests need, if it is missing (cmocka)
 	@CC='$(CC)' CFLAGS='$(CPPFLAGS) $(CFLAGS) $(LDFLAGS)' sh tests/deps.sh
 
-check: static $(if $(SANITIZE),,shared) examples $(TEST_PROGRAMS) ## all tests; TESTS=FILE… for some, JOBS=N at a time
-	@PS_BUILD='$(BUILD)' TIMEOUT='$(TIMEOUT_check)' JOBS='$(JOBS)' sh tests/run.sh '$(BUILD)/log' $(TEST_PROGRAMS)
+check: static $(if $(SANITIZE),,shared single) examples $(TEST_PROGRAMS) ## all tests; TESTS=FILE… for some, JOBS=N at a time
+	@PS_BUILD='$(BUILD)' PS_MAKE='$(MAKE_COMMAND)' PS_SOURCES='$(SOURCES)' PS_WARNINGS='$(PS_WARNINGS)' CC='$(CC)' CXX='$(CXX)' \
+	TIMEOUT='$(TIMEOUT_check)' JOBS='$(JOBS)' sh tests/run.sh '$(BUILD)/log' $(TEST_PROGRAMS) $(TEST_SCRIPTS)
+
+check-single: ## all tests again, of a library made from the vendored pair
+	@$(MAKE) --no-print-directory check BUILD='$(BUILD)/pair' SINGLE=1
 
 asan: ## the tests under AddressSanitizer and UndefinedBehaviorSanitizer
 	@ASAN_OPTIONS="$${ASAN_OPTIONS:-detect_stack_use_after_return=1}" \
@@ -131,7 +143,7 @@ clean: ## remove the build directory
 	rm -rf '$(BUILD)'
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # ------------------------------------------------------------------ libraries
 
@@ -152,6 +164,10 @@ $(SHARED_LIBRARY): $(SHARED_OBJECTS)
 
 $(BUILD)/libpsbus.so: $(SHARED_LIBRARY)
 	$(call SAY,ln) ln -sf $(<F) $(BUILD)/$(SONAME) && ln -sf $(SONAME) $@
+
+# The two files are written together.
+$(BUILD)/psbus.c: lib/amalgamate.sh LICENSE include/psbus.h $(SOURCES) $(wildcard lib/*/*.h) $(BUILD)/flags
+	$(call SAY,single) sh lib/amalgamate.sh $(@D) $(SOURCES)
 
 # A name in SOURCES that is not there (yet), and a source that is not in SOURCES, are said plainly.
 MISSING := $(filter-out $(wildcard $(SOURCES)),$(SOURCES))
@@ -178,9 +194,19 @@ $(BUILD)/shared/%.o: %.c $(BUILD)/flags
 $(BUILD)/test/%.o: %.c $(BUILD)/flags
 	$(COMPILE) -DPS_TEST_HOOKS -Itests $(if $(filter tests/%,$<),$(CMOCKA_CFLAGS)) -c $< -o $@
 
+$(BUILD)/static/psbus.o: $(BUILD)/psbus.c
+	$(COMPILE) $(PS_PRODUCT_CFLAGS) -c $< -o $@
+
+$(BUILD)/shared/psbus.o: $(BUILD)/psbus.c
+	$(COMPILE) -fPIC $(PS_PRODUCT_CFLAGS) -c $< -o $@
+
+# Tests of private functions have to see them; everywhere else they are static in the pair.
+$(BUILD)/test/psbus.o: $(BUILD)/psbus.c
+	$(COMPILE) -DPS_TEST_HOOKS '-DPS_PRIVATE=__attribute__((visibility("hidden")))' -c $< -o $@
+
 # Rewritten only when a flag changed, and every object depends on it.
 $(BUILD)/flags: export FLAGS_NOW := $(VERSION) $(CC) / $(PS_CPPFLAGS) $(CPPFLAGS) $(PS_CFLAGS) $(PS_PRODUCT_CFLAGS) $(CFLAGS) / \
-	$(PS_LDFLAGS) $(PS_SHARED_LDFLAGS) $(LDFLAGS) $(LDLIBS) / $(SOURCES)
+	$(PS_LDFLAGS) $(PS_SHARED_LDFLAGS) $(LDFLAGS) $(LDLIBS) / $(SOURCES) $(SINGLE)
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' "$$FLAGS_NOW" | cmp -s - $@ || printf '%s\n' "$$FLAGS_NOW" >$@

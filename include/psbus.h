@@ -31,8 +31,8 @@
 
 /*
  * PS_PREFIX renames every function at link level, so that two copies of the library, or another library with a
- * ps_publish of its own, fit into one program: compile the library and its callers with -DPS_PREFIX=acme_ and go on
- * writing ps_open. Types and constants keep their names.
+ * ps_publish of its own, fit into one program: compile the library (as the vendored pair, whose other symbols are static) and its callers with
+ * -DPS_PREFIX=acme_ and go on writing ps_open. Types and constants keep their names.
  */
 #ifdef PS_PREFIX
 #define PS_JOIN_(a, b) a##b
@@ -64,8 +64,14 @@
 #define ps_version            PS_JOIN(PS_PREFIX, ps_version)
 #endif
 
+/*
+ * PS_STATIC keeps a copy of the library inside one file: define it and have #include "psbus.c" (the vendored pair's) before
+ * any other include. What the file does not call is no reason for a warning.
+ */
 #ifndef PS_API
-#if defined PS_STATIC
+#if defined PS_STATIC && defined __GNUC__
+#define PS_API static __attribute__((unused))
+#elif defined PS_STATIC
 #define PS_API static
 #elif defined __GNUC__
 #define PS_API __attribute__((visibility("default")))

@@ -81,7 +81,7 @@ struct ps__frame {
     ps_bus *bus;
     struct ps__frame *outer;
 };
-extern PS_PRIVATE PS__TLS struct ps__frame *ps__frames;
+PS_PRIVATE_OBJECT PS__TLS struct ps__frame *ps__frames;
 
 /* bus.c */
 /* Every public call on a handle is between the two. 0, PS_EFORKED or PS_ECLOSED (then no leave). */

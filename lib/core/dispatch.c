@@ -10,7 +10,7 @@
 #include <errno.h>
 #include <sched.h>
 
-PS__TLS struct ps__frame *ps__frames;
+PS_PRIVATE PS__TLS struct ps__frame *ps__frames;
 
 /* How the loop of one call ends. */
 struct dispatch_run {

@@ -14,9 +14,19 @@
 #endif
 
 #include "../../include/psbus.h"
+#if defined __GLIBC__ && !defined __USE_GNU
+#error "a system header came before psbus.c: include psbus.c first, or compile with -D_GNU_SOURCE"
+#endif
 
+/*
+ * Functions and objects that files of the library share. The vendored pair, which is one file, makes them static; a static
+ * object is declared without `extern`, so declarations of objects begin with PS_PRIVATE_OBJECT and definitions with PS_PRIVATE.
+ */
 #ifndef PS_PRIVATE
 #define PS_PRIVATE __attribute__((visibility("hidden")))
+#endif
+#ifndef PS_PRIVATE_OBJECT
+#define PS_PRIVATE_OBJECT extern PS_PRIVATE
 #endif
 #define PS_LIKELY(x)   __builtin_expect(!!(x), 1)
 #define PS_UNLIKELY(x) __builtin_expect(!!(x), 0)
@@ -89,9 +99,9 @@ PS_PRIVATE const ps_transport *ps__transport_find(const char *scheme);
 /* The schemes there are, "inproc, shm, …", for a message. */
 PS_PRIVATE void ps__transport_list(char *text, size_t size);
 
-extern PS_PRIVATE const ps_transport ps__inproc_transport;
-extern PS_PRIVATE const ps_transport ps__shm_transport;
-extern PS_PRIVATE const ps_transport ps__remote_transport;
+PS_PRIVATE_OBJECT const ps_transport ps__inproc_transport;
+PS_PRIVATE_OBJECT const ps_transport ps__shm_transport;
+PS_PRIVATE_OBJECT const ps_transport ps__remote_transport;
 
 /* ------------------------------------------------------------------ subscription.c: see subscription.h */
 

@@ -352,7 +352,7 @@ static void inproc_close(void *memory, int forked)
     inproc_leave(state->bus, port->slot, forked);
 }
 
-const ps_transport ps__inproc_transport = {
+PS_PRIVATE const ps_transport ps__inproc_transport = {
     .size = sizeof(ps_transport),
     .version = PS_TRANSPORT_VERSION,
     .can = PS_CAN_COUNT | PS_CAN_LOAN | PS_CAN_BORROW | PS_CAN_MEMBERS | PS_CAN_TOTAL_ORDER | PS_CAN_RELIABLE | PS_CAN_BARRIER |

@@ -49,7 +49,7 @@ typedef _Atomic uint32_t ps__a32;
 #define ps__bump(p, v)        ps__store_rlx((p), ps__load_rlx(p) + (v))
 
 #if PS_TSAN
-extern ps__a64 ps__tsan_fence;
+PS_PRIVATE_OBJECT ps__a64 ps__tsan_fence;
 #define ps__fence_acq() ((void)atomic_fetch_add_explicit(&ps__tsan_fence, 0, memory_order_seq_cst))
 #define ps__fence_rel() ((void)atomic_fetch_add_explicit(&ps__tsan_fence, 0, memory_order_seq_cst))
 #define ps__fence_sc()  ((void)atomic_fetch_add_explicit(&ps__tsan_fence, 0, memory_order_seq_cst))

@@ -11,10 +11,6 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#ifndef PS_PRIVATE
-#define PS_PRIVATE __attribute__((visibility("hidden")))
-#endif
-
 /* ---- time: monotonic, for relative waits and diagnostics only */
 PS_PRIVATE uint64_t ps__now_ns(void);
 PS_PRIVATE uint64_t ps__now_coarse_ms(void);            /* cheap, a few ms late */
@@ -32,7 +28,7 @@ PS_PRIVATE void ps__random(void *bytes, size_t size);
 #else
 #define PS__TLS _Thread_local
 #endif
-extern PS_PRIVATE PS__TLS unsigned ps__thread_self;     /* one more than the number; 0: not given yet */
+PS_PRIVATE_OBJECT PS__TLS unsigned ps__thread_self;     /* one more than the number; 0: not given yet */
 PS_PRIVATE unsigned ps__thread_first(void);
 /* A small number of this thread: 0, 1, 2, … in the order of their first call; never given back. */
 static inline unsigned ps__thread_number(void)
@@ -49,7 +45,7 @@ PS_PRIVATE void ps__cancel_restore(int state);
  * seq_cst fences do. Light is a compiler barrier where the kernel can interrupt every running thread of the process
  * (membarrier(2), private expedited), else a seq_cst fence.
  */
-PS_PRIVATE extern int ps__light_is_free;
+PS_PRIVATE_OBJECT int ps__light_is_free;
 PS_PRIVATE void ps__fence_heavy(void);
 #define ps__fence_light() do { if (ps__light_is_free) ps__fence_compiler(); else ps__fence_sc(); } while (0)
 
@@ -58,7 +54,7 @@ PS_PRIVATE void *ps__wiped_page(void);                  /* zeroed memory that is
 PS_PRIVATE void ps__fence_init(void);                   /* decides ps__light_is_free */
 /* Called by every ps_open: sets up the machinery below once. 0 or PS_ESYS, PS_ENOMEM. */
 PS_PRIVATE int ps__process_init(void);
-extern PS_PRIVATE _Atomic(ps__a64 *) ps__generation_word;      /* set once, before the first handle exists */
+PS_PRIVATE_OBJECT _Atomic(ps__a64 *) ps__generation_word;      /* set once, before the first handle exists */
 /* A number that differs in a forked child, also one made by a raw clone(2). */
 static inline uint64_t ps__process_generation(void)
 {

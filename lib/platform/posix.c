@@ -21,16 +21,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#if defined __GLIBC__
-#define PS__TLS _Thread_local __attribute__((tls_model("initial-exec")))
-#else
-#define PS__TLS _Thread_local
-#endif
-
-/* From linux.c. */
-
 #if PS_TSAN
-ps__a64 ps__tsan_fence;
+PS_PRIVATE ps__a64 ps__tsan_fence;
 #endif
 
 /* ------------------------------------------------------------------ time */
@@ -78,7 +70,7 @@ int ps__left_ms(uint64_t deadline_ns)
 
 /* ------------------------------------------------------------------ threads */
 
-PS__TLS unsigned ps__thread_self;
+PS_PRIVATE PS__TLS unsigned ps__thread_self;
 
 unsigned ps__thread_first(void)
 {
@@ -103,7 +95,7 @@ void ps__cancel_restore(int state)
 /* ------------------------------------------------------------------ fork */
 
 static ps__a64 posix_word;                      /* the generation where there is no page for it */
-_Atomic(ps__a64 *) ps__generation_word = &posix_word;
+PS_PRIVATE _Atomic(ps__a64 *) ps__generation_word = &posix_word;
 static ps__a64 posix_last_generation;           /* an ordinary variable: a child goes on where its parent was */
 
 static pthread_once_t posix_once = PTHREAD_ONCE_INIT;

@@ -116,7 +116,7 @@ static void stub_wake(void *memory)
 }
 
 /* Left out, and so answered by the core with PS_ENOTSUP: wanted, fd, loan, commit, cancel, members, after_fork. */
-const ps_transport ps__remote_transport = {
+PS_PRIVATE const ps_transport ps__remote_transport = {
     .size = sizeof(ps_transport),
     .version = PS_TRANSPORT_VERSION,
     .can = PS_CAN_PROCESSES,

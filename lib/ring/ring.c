@@ -12,8 +12,8 @@
 #define RING_PREFETCH 8                         /* cells ahead */
 
 #ifdef PS_TEST_HOOKS
-uint64_t ps__test_start_sequence;
-uint32_t ps__test_start_position;
+PS_PRIVATE uint64_t ps__test_start_sequence;
+PS_PRIVATE uint32_t ps__test_start_position;
 #endif
 
 void ps__lane_init(struct ps__lane *lane)

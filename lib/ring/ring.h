@@ -444,8 +444,8 @@ PS_PRIVATE void ps__port_introduce(struct ps__port *port, const char *name);    
 PS_PRIVATE void ps__port_geometry(struct ps__port *port, struct ps__geometry *g);
 
 #ifdef PS_TEST_HOOKS
-extern PS_PRIVATE uint64_t ps__test_start_sequence;     /* where a fresh lane begins: tests of wrap-around */
-extern PS_PRIVATE uint32_t ps__test_start_position;
+PS_PRIVATE_OBJECT uint64_t ps__test_start_sequence;     /* where a fresh lane begins: tests of wrap-around */
+PS_PRIVATE_OBJECT uint32_t ps__test_start_position;
 #endif
 
 #endif

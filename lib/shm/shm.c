@@ -258,7 +258,7 @@ static int shm_after_fork(void *memory, ps_host *host)
     return err;
 }
 
-const ps_transport ps__shm_transport = {
+PS_PRIVATE const ps_transport ps__shm_transport = {
     .size = sizeof(ps_transport),
     .version = PS_TRANSPORT_VERSION,
     .can = PS_CAN_COUNT | PS_CAN_LOAN | PS_CAN_BORROW | PS_CAN_MEMBERS | PS_CAN_RELIABLE | PS_CAN_FORK | PS_CAN_PROCESSES |
