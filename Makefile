@@ -9,6 +9,14 @@ BUILD  ?= build
 # WERROR= goes on after warnings.
 WERROR ?= -Werror
 
+# Where `make install` puts things; the GNU names in small letters do as well. DESTDIR comes before all of them.
+PREFIX     ?= $(or $(prefix),/usr/local)
+BINDIR     ?= $(or $(bindir),$(PREFIX)/bin)
+LIBDIR     ?= $(or $(libdir),$(PREFIX)/lib)
+INCLUDEDIR ?= $(or $(includedir),$(PREFIX)/include)
+DATADIR    ?= $(or $(datadir),$(PREFIX)/share)
+MANDIR     ?= $(or $(mandir),$(DATADIR)/man)
+
 # The library's sources by name, leaves first: an order that every part of the library may rely on.
 SOURCES := \
 	lib/platform/posix.c \
@@ -54,7 +62,9 @@ PS_PRODUCT_CFLAGS := $(if $(SANITIZE),,-fno-asynchronous-unwind-tables)
 PS_LDFLAGS  := -pthread $(SANITIZE)
 # Symbols that nobody defines are an error at link time. nodelete: a dlclose must not unload code that thread-local and fork
 # handlers still point to.
-PS_SHARED_LDFLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -Wl,-z,nodelete
+PS_SHARED_LDFLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -Wl,-z,nodelete -Wl,--version-script,$(BUILD)/libpsbus.map
+# Under -DPS_PREFIX=acme_ the functions have other names, and the map has to know them.
+FUNCTION_PREFIX := $(patsubst -DPS_PREFIX=%,%,$(filter -DPS_PREFIX=%,$(CPPFLAGS) $(CFLAGS)))
 
 STATIC_LIBRARY := $(BUILD)/libpsbus.a
 SHARED_LIBRARY := $(BUILD)/libpsbus.so.$(VERSION)
@@ -96,7 +106,7 @@ CMOCKA_LIBS   = $(shell pkg-config --libs cmocka 2>/dev/null || echo -lcmocka)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .SUFFIXES:
-.PHONY: all static shared single examples demo deps check check-single asan tsan bench clean help FORCE
+.PHONY: all static shared single examples demo deps check check-single asan tsan install uninstall bench clean help FORCE
 
 # ------------------------------------------------------------------ what to ask for
 
@@ -113,8 +123,8 @@ examples: $(EXAMPLES) ## the programs of examples/, among them the tool psbus
 demo: all ## the main job on real text: processes streaming the sources, one killed, one stopped
 	@$(BUILD)/examples/demo include lib examples tests
 
-deps: ## install what the tests need, if it is missing (cmocka)
-	@CC='$(CC)' CFLAGS='$(CPPFLAGS) $(CFLAGS) $(LDFLAGS)' sh tests/deps.sh
+deps: ## install what the tests need, if it is missing (cmocka, pkg-config, cmake, mandoc, clang, g++)
+	@CC='$(CC)' CXX='$(CXX)' CFLAGS='$(CPPFLAGS) $(CFLAGS) $(LDFLAGS)' sh tests/deps.sh
 
 check: static $(if $(SANITIZE),,shared single) examples $(TEST_PROGRAMS) ## all tests; TESTS=FILE… for some, JOBS=N at a time
 	@PS_BUILD='$(BUILD)' PS_MAKE='$(MAKE_COMMAND)' PS_SOURCES='$(SOURCES)' PS_WARNINGS='$(PS_WARNINGS)' CC='$(CC)' CXX='$(CXX)' \
@@ -134,6 +144,17 @@ tsan: ## the tests under ThreadSanitizer
 	@TSAN_OPTIONS="$${TSAN_OPTIONS:-halt_on_error=1 second_deadlock_stack=1 die_after_fork=0}" \
 	WRAP="$$(setarch -R true 2>/dev/null && echo setarch -R)" \
 	$(MAKE) --no-print-directory check BUILD='$(BUILD)/tsan' SANITIZE='-fsanitize=thread -fno-omit-frame-pointer'
+
+# Both take the same variables; uninstall takes away what an install with the same ones has put there.
+INSTALL_RECORD ?= $(BUILD)/installed
+INSTALL = @RECORD='$(INSTALL_RECORD)' BUILD='$(BUILD)' VERSION='$(VERSION)' CC='$(CC)' DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' \
+	LIBDIR='$(LIBDIR)' INCLUDEDIR='$(INCLUDEDIR)' MANDIR='$(MANDIR)' DATADIR='$(DATADIR)' sh pkgconfig/install.sh
+
+install: static shared $(BUILD)/examples/psbus ## header, libraries, tool, pages, pkg-config and CMake files; DESTDIR=, PREFIX=
+	$(INSTALL) install
+
+uninstall: ## take exactly that away again
+	$(INSTALL) uninstall
 
 bench: static shared $(BENCHES) ## speed and memory, beside the machine's limits
 	@for bench in $(BENCHES); do "$$bench" || exit 1; done
@@ -159,7 +180,10 @@ $(STATIC_LIBRARY): $(STATIC_OBJECTS)
 $(TEST_LIBRARY): $(TEST_OBJECTS)
 	$(ARCHIVE) $(TEST_OBJECTS)
 
-$(SHARED_LIBRARY): $(SHARED_OBJECTS)
+$(BUILD)/libpsbus.map: lib/libpsbus.map $(BUILD)/flags
+	$(call SAY,map) sed 's/^    ps_/    $(FUNCTION_PREFIX)ps_/' $< >$@
+
+$(SHARED_LIBRARY): $(SHARED_OBJECTS) $(BUILD)/libpsbus.map
 	$(LINK) $(PS_SHARED_LDFLAGS) $(SHARED_OBJECTS) $(LDLIBS)
 
 $(BUILD)/libpsbus.so: $(SHARED_LIBRARY)
@@ -234,7 +258,7 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/test/%.o $(TEST_SUPPORT) $(TEST_LIBRARY)
 
 # With `make -j deps check` the tests wait for what they need.
 ifneq ($(filter deps,$(MAKECMDGOALS)),)
-$(patsubst %.c,$(BUILD)/test/%.o,$(TESTS)) $(TEST_SUPPORT) $(CONFORM_SUITE): | deps
+$(patsubst %.c,$(BUILD)/test/%.o,$(TESTS)) $(TEST_SUPPORT) $(CONFORM_SUITE) check: | deps
 endif
 
 -include $(shell [ ! -d '$(BUILD)' ] || find '$(BUILD)/static' '$(BUILD)/shared' '$(BUILD)/test' -name '*.d' 2>/dev/null)

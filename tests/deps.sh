@@ -1,6 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
-# deps.sh - install cmocka through the system's package manager, unless a program that uses it can be built already.
+# deps.sh - install what the tests need through the system's package manager, if it is missing: cmocka, without which there are
+# no tests, and the tools of the tests of what is shipped (pkg-config, cmake, mandoc, a C++ compiler, clang). Tests whose tool
+# cannot be had are skipped, and say so.
 set -u
 
 cc=${CC:-cc}
@@ -42,7 +44,7 @@ as_root() {
     elif command -v sudo >/dev/null 2>&1; then
         sudo "$@"
     else
-        echo "deps: installing cmocka needs root, and there is no sudo" >&2
+        echo "deps: installing needs root, and there is no sudo" >&2
         return 1
     fi
 }
@@ -52,27 +54,59 @@ if ! have_compiler; then
     cat "$dir/log" >&2
     exit 1
 fi
-if have_cmocka; then
-    echo "deps: cmocka is there"
+# A line for each thing that is missing.
+missing() {
+    have_cmocka || echo cmocka
+    for tool in pkg-config cmake mandoc clang; do
+        command -v "$tool" >/dev/null 2>&1 || echo "$tool"
+    done
+    command -v "${CXX:-c++}" >/dev/null 2>&1 || echo c++
+}
+
+# The package that has a thing, for one package manager: package THING CMOCKA PKG-CONFIG C++
+package() {
+    case $1 in
+    cmocka)     echo "$2";;
+    pkg-config) echo "$3";;
+    c++)        echo "$4";;
+    *)          echo "$1";;
+    esac
+}
+
+# install_with NAMES COMMAND…: NAMES are the three that differ. First all at once; if that fails, one by one, so that a package
+# that is not to be had does not keep the others away.
+install_with() {
+    names=$1
+    shift
+    packages=
+    for thing in $wanted; do
+        packages="$packages $(package "$thing" $names)"
+    done
+    as_root "$@" $packages </dev/null && return
+    for one in $packages; do
+        as_root "$@" "$one" </dev/null
+    done
+}
+
+wanted=$(missing)
+if [ -z "$wanted" ]; then
+    echo "deps: everything is there"
     exit 0
 fi
 
-echo "deps: installing cmocka"
+echo "deps: installing" $wanted
 if command -v apt-get >/dev/null 2>&1; then
-    # A failed update of one of several lists need not matter; the install and the probe after it decide.
+    # A failed update of one of several lists need not matter; the install and the look after it decide.
     as_root apt-get -q update </dev/null
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install libcmocka-dev </dev/null
+    install_with "libcmocka-dev pkg-config g++" env DEBIAN_FRONTEND=noninteractive apt-get -q -y --no-install-recommends install
 elif command -v dnf >/dev/null 2>&1; then
-    as_root dnf -y install libcmocka-devel </dev/null
+    install_with "libcmocka-devel pkgconf-pkg-config gcc-c++" dnf -y install
 elif command -v apk >/dev/null 2>&1; then
-    as_root apk add cmocka-dev </dev/null
+    install_with "cmocka-dev pkgconf g++" apk add
 elif command -v pacman >/dev/null 2>&1; then
-    as_root pacman -Sy --noconfirm --needed cmocka </dev/null
-elif command -v brew >/dev/null 2>&1; then
-    brew install cmocka </dev/null
+    install_with "cmocka pkgconf gcc" pacman -Sy --noconfirm --needed
 else
-    echo "deps: no package manager that is known here (apt-get, dnf, apk, pacman, brew); install cmocka by hand" >&2
-    exit 1
+    echo "deps: no package manager that is known here (apt-get, dnf, apk, pacman); install by hand:" $wanted >&2
 fi
 
 if ! have_cmocka; then
@@ -80,4 +114,9 @@ if ! have_cmocka; then
     cat "$dir/log" >&2
     exit 1
 fi
-echo "deps: cmocka is there"
+wanted=$(missing)
+if [ -z "$wanted" ]; then
+    echo "deps: everything is there"
+else
+    echo "deps: still missing, so some tests are skipped:" $wanted
+fi

@@ -46,11 +46,11 @@ same() {
 refuses() {
     refuses_pattern=$1
     shift
-    if "$@" >"$scratch/refused" 2>&1; then
-        cat "$scratch/refused"
+    if "$@" >"$scratch/.refused" 2>&1; then
+        cat "$scratch/.refused"
         fail "$* did not fail"
     fi
-    grep -q -e "$refuses_pattern" "$scratch/refused" || { cat "$scratch/refused"; fail "$* does not say '$refuses_pattern'"; }
+    grep -q -e "$refuses_pattern" "$scratch/.refused" || { cat "$scratch/.refused"; fail "$* does not say '$refuses_pattern'"; }
 }
 
 script_begin() {

@@ -1,0 +1,169 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# install.sh install|uninstall - put what was built where it belongs, or take exactly that away again. Run by the Makefile:
+#
+#   BUILD VERSION CC RECORD                             what was built; a file below BUILD
+#   DESTDIR                                             put before every path, and found in no installed file
+#   PREFIX BINDIR LIBDIR INCLUDEDIR MANDIR DATADIR      absolute
+#
+# There is one list of files, for both directions. Directories that install made are remembered in $RECORD, so that uninstall
+# removes those, once they are empty, and no others.
+set -eu
+
+record=$RECORD
+case ${DESTDIR:-} in
+''|/*) root=${DESTDIR:-};;
+*)     root=$(pwd)/$DESTDIR;;
+esac
+root=${root%/}
+major=${VERSION%%.*}
+minor=${VERSION#*.}
+minor=${minor%%.*}
+
+die() {
+    echo "$action: $*" >&2
+    exit 1
+}
+
+# files DO: calls `DO file MODE SOURCE DESTINATION` or `DO link TARGET DESTINATION` for everything that is installed.
+files() {
+    "$1" file 644 include/psbus.h "$INCLUDEDIR/psbus.h"
+    "$1" file 644 "$BUILD/libpsbus.a" "$LIBDIR/libpsbus.a"
+    "$1" file 755 "$BUILD/libpsbus.so.$VERSION" "$LIBDIR/libpsbus.so.$VERSION"
+    "$1" link "libpsbus.so.$VERSION" "$LIBDIR/libpsbus.so.$major"
+    "$1" link "libpsbus.so.$major" "$LIBDIR/libpsbus.so"
+    "$1" file 644 "$filled/psbus.pc" "$LIBDIR/pkgconfig/psbus.pc"
+    "$1" file 644 "$filled/psbusConfig.cmake" "$LIBDIR/cmake/psbus/psbusConfig.cmake"
+    "$1" file 644 "$filled/psbusConfigVersion.cmake" "$LIBDIR/cmake/psbus/psbusConfigVersion.cmake"
+    "$1" file 755 "$BUILD/examples/psbus" "$BINDIR/psbus"
+    for page in "$BUILD"/man/*.[1-8]; do
+        [ ! -e "$page" ] || "$1" file 644 "$page" "$MANDIR/man${page##*.}/${page##*/}"
+    done
+    [ ! -e examples/psbus/psbus.bash ] ||
+        "$1" file 644 examples/psbus/psbus.bash "$DATADIR/bash-completion/completions/psbus"
+    [ ! -e examples/psbus/_psbus ] ||
+        "$1" file 644 examples/psbus/_psbus "$DATADIR/zsh/site-functions/_psbus"
+}
+
+# The way from one absolute path to another, relative if they share more than the root.
+relative() {
+    from=$1 up=
+    while [ -n "$from" ]; do
+        case $2/ in
+        "$from"/*)
+            rest=${2#"$from"}
+            echo "$up${rest#/}"
+            return
+            ;;
+        esac
+        from=${from%/*}
+        up=../$up
+    done
+    echo "$2"
+}
+
+# A path as it is written behind ${prefix} where it lies below it, so that pkg-config can move the whole.
+below_prefix() {
+    case $1 in
+    "$PREFIX"/*) echo "\${prefix}${1#"$PREFIX"}";;
+    *) echo "$1";;
+    esac
+}
+
+# fill TEMPLATE NAME=VALUE…: @NAME@ becomes the value, whatever characters it has.
+fill() {
+    template=$1
+    shift
+    env "$@" awk '{
+        out = ""
+        while (match($0, /@[A-Z]+@/)) {
+            name = substr($0, RSTART + 1, RLENGTH - 2)
+            if (!(name in ENVIRON)) { print "nothing is known of @" name "@" >"/dev/stderr"; exit 1 }
+            out = out substr($0, 1, RSTART - 1) ENVIRON[name]
+            $0 = substr($0, RSTART + RLENGTH)
+        }
+        print out $0
+    }' "$template"
+}
+
+fill_templates() {
+    pointer=$(echo __SIZEOF_POINTER__ | $CC -E -P - | tr -d ' \n')
+    fill pkgconfig/psbus.pc.in "VERSION=$VERSION" "PREFIX=$PREFIX" "LIBDIR=$(below_prefix "$LIBDIR")" \
+        "INCLUDEDIR=$(below_prefix "$INCLUDEDIR")" >"$filled/psbus.pc"
+    fill pkgconfig/psbusConfig.cmake.in "VERSION=$VERSION" "MAJOR=$major" \
+        "INCLUDEDIR=$(relative "$LIBDIR/cmake/psbus" "$INCLUDEDIR")" >"$filled/psbusConfig.cmake"
+    fill pkgconfig/psbusConfigVersion.cmake.in "VERSION=$VERSION" "MAJOR=$major" "MINOR=$minor" "POINTER=$pointer" \
+        >"$filled/psbusConfigVersion.cmake"
+}
+
+# The directories above a path, the nearest first.
+parents() {
+    above=${1%/*}
+    while [ -n "$above" ]; do
+        echo "$above"
+        above=${above%/*}
+    done
+}
+
+make_directory() {
+    if [ ! -d "$1" ]; then
+        make_directory_above=${1%/*}
+        [ -z "$make_directory_above" ] || ( make_directory "$make_directory_above" )
+        install -d -m 755 "$1"
+        echo "$1" >>"$record"
+    fi
+}
+
+put() {
+    if [ "$1" = file ]; then
+        make_directory "$root${4%/*}"
+        install -m "$2" "$3" "$root$4"
+    else
+        make_directory "$root${3%/*}"
+        ln -sf "$2" "$root$3"
+    fi
+    count=$((count + 1))
+}
+
+drop() {
+    [ "$1" = link ] || shift
+    gone=$root$3
+    rm -f "$gone"
+    parents "$gone" >>"$filled/parents"
+}
+
+action=${1:-}
+case $action in install|uninstall) ;; *) action=install.sh; die "usage: install.sh install|uninstall";; esac
+for path in PREFIX BINDIR LIBDIR INCLUDEDIR MANDIR DATADIR; do
+    eval "value=\$$path"
+    case $value in
+    /*) ;;
+    *) die "$path='$value' is no absolute path";;
+    esac
+done
+filled=$(mktemp -d) || exit 1
+trap 'rm -rf "$filled"' EXIT
+count=0
+
+if [ "$action" = install ]; then
+    fill_templates
+    files put
+    echo "install: $count files, below $root$PREFIX"
+    exit 0
+fi
+
+files drop
+# The folder is this package's own; of the others, those that install made.
+echo "$root$LIBDIR/cmake/psbus" >"$filled/made"
+[ ! -e "$record" ] || cat "$record" >>"$filled/made"
+sort -u "$filled/parents" >"$filled/above"
+# Children before parents. One that is not empty stays.
+sort -u "$filled/made" | grep -Fx -f "$filled/above" | sort -r | while IFS= read -r directory; do
+    [ ! -d "$directory" ] || rmdir "$directory" 2>/dev/null || true
+done
+if [ -e "$record" ]; then
+    while IFS= read -r directory; do
+        [ ! -d "$directory" ] || echo "$directory"
+    done <"$record" >"$filled/left"
+    cp "$filled/left" "$record"
+fi

@@ -1,0 +1,203 @@
+#!/bin/sh
+# SPDX-License-Identifier: MIT
+# test_install.sh - make install and make uninstall, and programs that are built against what was installed: through pkg-config
+# and CMake, shared and static. Run by `make check`.
+cd "$(dirname "$0")/.." || exit 1
+. tests/script.sh
+
+standard="-std=c11 ${PS_WARNINGS:--Wall -Wextra -Wpedantic -Wconversion -Wshadow -Werror}"
+consumers=$(pwd)/tests/consumers
+url=shm://install.$$
+version=$(awk '/^#define PS_VERSION_(MAJOR|MINOR|PATCH) / { v = v dot $3; dot = "." } END { print v }' include/psbus.h)
+major=${version%%.*}
+
+# install_to DESTDIR VARIABLE=…, and the same for uninstall. The record is this case's own.
+install_to() {
+    destdir=$1
+    shift
+    $PS_MAKE --no-print-directory install BUILD="$PS_BUILD" INSTALL_RECORD="$destdir.record" DESTDIR="$destdir" "$@"
+}
+
+uninstall_from() {
+    destdir=$1
+    shift
+    $PS_MAKE --no-print-directory uninstall BUILD="$PS_BUILD" INSTALL_RECORD="$destdir.record" DESTDIR="$destdir" "$@"
+}
+
+# What is below a directory, a line each: kind, mode, name.
+tree() {
+    ( cd "$1" && find . ! -type l -printf '%y %m %p\n' -o -printf 'l %l %p\n' | sort -k 3 )
+}
+
+# Which libpsbus a program asks the loader for.
+asks_for() {
+    readelf -d "$1" | sed -n 's/.*NEEDED.*\[\(libpsbus[^]]*\)\].*/\1/p'
+}
+
+# prefix: an installation that programs are built against, made once for the cases that want one.
+prefix() {
+    [ -d "$scratch/prefix" ] || $PS_MAKE --no-print-directory install BUILD="$PS_BUILD" INSTALL_RECORD="$scratch/prefix.record" \
+        DESTDIR= PREFIX="$scratch/prefix"
+    PKG_CONFIG_PATH=$scratch/prefix/lib/pkgconfig
+    export PKG_CONFIG_PATH
+}
+
+test_install_files_and_modes() {
+    install_to "$scratch/files" PREFIX=/usr
+    cat >"$scratch/expected" <<EOF
+f 755 ./usr/bin/psbus
+f 644 ./usr/include/psbus.h
+f 644 ./usr/lib/cmake/psbus/psbusConfig.cmake
+f 644 ./usr/lib/cmake/psbus/psbusConfigVersion.cmake
+f 644 ./usr/lib/libpsbus.a
+l libpsbus.so.$major ./usr/lib/libpsbus.so
+l libpsbus.so.$version ./usr/lib/libpsbus.so.$major
+f 755 ./usr/lib/libpsbus.so.$version
+f 644 ./usr/lib/pkgconfig/psbus.pc
+EOF
+    # Pages and completions are compared with their sources below.
+    tree "$scratch/files" | grep -v '^d' | grep -v ' ./usr/share/' >"$scratch/found"
+    same "what was installed" "$scratch/expected" "$scratch/found"
+    cmp include/psbus.h "$scratch/files/usr/include/psbus.h"
+    ! tree "$scratch/files" | grep '^d' | grep -v '^d 755' || fail "a directory is not open to everybody"
+    ! grep -rl -e "$scratch" -e '@[A-Z]*@' "$scratch/files/usr/include" "$scratch/files/usr/lib/cmake" "$scratch/files/usr/lib/pkgconfig" ||
+        fail "DESTDIR or an open @NAME@ is in an installed file"
+    [ "$("$scratch/files/usr/bin/psbus" --version)" = "psbus $version" ]
+}
+
+test_install_completions() {
+    install_to "$scratch/completions" PREFIX=/usr
+    share=$scratch/completions/usr/share
+    [ -e examples/psbus/psbus.bash ] || skip "there are no completions"
+    cmp examples/psbus/psbus.bash "$share/bash-completion/completions/psbus"
+    cmp examples/psbus/_psbus "$share/zsh/site-functions/_psbus"
+}
+
+test_install_uninstall_leaves_nothing() {
+    mkdir "$scratch/nothing"
+    install_to "$scratch/nothing" PREFIX=/usr
+    uninstall_from "$scratch/nothing" PREFIX=/usr
+    tree "$scratch/nothing" >"$scratch/found"
+    printf 'd 755 .\n' >"$scratch/expected"
+    same "what uninstall left" "$scratch/expected" "$scratch/found"
+}
+
+# The same when everything lies elsewhere, and twice in a row.
+test_install_uninstall_other_directories_twice_leaves_nothing() {
+    mkdir "$scratch/elsewhere"
+    for again in 1 2; do
+        install_to "$scratch/elsewhere" prefix=/opt/x libdir=/opt/x/lib/triplet includedir=/opt/include bindir=/b mandir=/m DATADIR=/d
+        install_to "$scratch/elsewhere" prefix=/opt/x libdir=/opt/x/lib/triplet includedir=/opt/include bindir=/b mandir=/m DATADIR=/d
+        for file in b/psbus opt/include/psbus.h opt/x/lib/triplet/libpsbus.a; do
+            [ -f "$scratch/elsewhere/$file" ] || fail "$file is missing ($again)"
+        done
+        uninstall_from "$scratch/elsewhere" prefix=/opt/x libdir=/opt/x/lib/triplet includedir=/opt/include bindir=/b mandir=/m DATADIR=/d
+        tree "$scratch/elsewhere" >"$scratch/found"
+        printf 'd 755 .\n' >"$scratch/expected"
+        same "what uninstall left" "$scratch/expected" "$scratch/found"
+    done
+}
+
+test_install_uninstall_keeps_what_others_made() {
+    mkdir -p "$scratch/kept/usr/lib/pkgconfig" "$scratch/kept/usr/share/man/man3" "$scratch/kept/usr/bin"
+    echo other >"$scratch/kept/usr/bin/other"
+    tree "$scratch/kept" >"$scratch/expected"
+    install_to "$scratch/kept" PREFIX=/usr
+    echo other >"$scratch/kept/usr/include/other.h"
+    uninstall_from "$scratch/kept" PREFIX=/usr
+    [ -f "$scratch/kept/usr/include/other.h" ] || fail "a file of others is gone"
+    rm -r "$scratch/kept/usr/include"
+    tree "$scratch/kept" >"$scratch/found"
+    same "what uninstall kept" "$scratch/expected" "$scratch/found"
+}
+
+test_install_relative_paths() {
+    refuses "PREFIX='usr' is no absolute path" install_to "$scratch/relative" PREFIX=usr
+    [ ! -e "$scratch/relative" ] || fail "something was installed"
+    # A relative DESTDIR is below the directory where make runs.
+    relative=$PS_BUILD/destdir.$$
+    install_to "$relative" PREFIX=/
+    [ -f "$relative/lib/libpsbus.a" ] || fail "nothing lies below the relative DESTDIR"
+    uninstall_from "$relative" PREFIX=/
+    rm -f "$relative.record"
+    [ ! -e "$relative" ] || fail "uninstall left something below the relative DESTDIR"
+}
+
+test_install_pkg_config_shared() {
+    need pkg-config readelf
+    prefix
+    [ "$(pkg-config --modversion psbus)" = "$version" ]
+    $CC $standard "$consumers/linked.c" -o "$scratch/shared" $(pkg-config --cflags --libs psbus)
+    [ "$(asks_for "$scratch/shared")" = "libpsbus.so.$major" ] || fail "the program does not ask for the soname"
+    LD_LIBRARY_PATH=$scratch/prefix/lib "$scratch/shared" inproc://shared "$url"
+}
+
+test_install_pkg_config_static() {
+    need pkg-config readelf
+    prefix
+    echo 'int main(void) { return 0; }' >"$scratch/empty.c"
+    $CC "$scratch/empty.c" -static -o "$scratch/empty" || skip "there is no static libc"
+    $CC $standard "$consumers/linked.c" -static -o "$scratch/static" $(pkg-config --static --cflags --libs psbus)
+    [ -z "$(asks_for "$scratch/static")" ] || fail "the program asks for the shared library"
+    "$scratch/static" inproc://static "$url"
+}
+
+test_install_pkg_config_through_sysroot() {
+    need pkg-config
+    install_to "$scratch/sysroot" PREFIX=/usr LIBDIR=/usr/lib/triplet INCLUDEDIR=/usr/include/psbus
+    root=$scratch/sysroot
+    flags=$(PKG_CONFIG_SYSROOT_DIR=$root PKG_CONFIG_PATH=$root/usr/lib/triplet/pkgconfig pkg-config --cflags --libs psbus)
+    $CC $standard "$consumers/linked.c" -o "$scratch/through" $flags
+    LD_LIBRARY_PATH=$root/usr/lib/triplet "$scratch/through" "$url"
+}
+
+# cmake_project PREFIX NAME OPTION…
+cmake_project() {
+    need cmake
+    cmake_prefix=$1 cmake_build=$scratch/$2
+    shift 2
+    cmake -S "$consumers" -B "$cmake_build" -DCMAKE_C_COMPILER="$CC" -DCMAKE_PREFIX_PATH="$cmake_prefix" "$@"
+}
+
+test_install_cmake_shared_and_static() {
+    need cmake readelf
+    prefix
+    cmake_project "$scratch/prefix" cmake -DWANT="${version%.*}"
+    MAKEFLAGS= cmake --build "$scratch/cmake"
+    [ "$(asks_for "$scratch/cmake/linked_shared")" = "libpsbus.so.$major" ]
+    [ -z "$(asks_for "$scratch/cmake/linked_static")" ]
+    "$scratch/cmake/linked_shared" inproc://cmake "$url"
+    "$scratch/cmake/linked_static" inproc://cmake "$url"
+}
+
+test_install_cmake_moved_and_other_directories() {
+    need cmake
+    install_to "$scratch/before" PREFIX=/usr LIBDIR=/usr/lib/cmade INCLUDEDIR=/usr/include/deep/psbus
+    mv "$scratch/before" "$scratch/after"
+    cmake_project "$scratch/after/usr" moved -Dpsbus_DIR="$scratch/after/usr/lib/cmade/cmake/psbus"
+    MAKEFLAGS= cmake --build "$scratch/moved"
+    "$scratch/moved/linked_shared" "$url"
+}
+
+test_install_cmake_versions() {
+    need cmake
+    prefix
+    cmake -DFILE="$scratch/prefix/lib/cmake/psbus/psbusConfigVersion.cmake" -DVERSION="$version" -P tests/consumers/versions.cmake
+    refuses 'not accepted' cmake_project "$scratch/prefix" newer -DWANT="$((major + 1)).0"
+}
+
+test_install_cmake_missing_library_is_told() {
+    need cmake
+    install_to "$scratch/half" PREFIX=/usr
+    rm "$scratch/half/usr/lib/libpsbus.a"
+    refuses 'psbus was installed with' cmake_project "$scratch/half/usr" halfbuild
+}
+
+script_begin
+script_case test_install_files_and_modes test_install_completions test_install_uninstall_leaves_nothing \
+    test_install_uninstall_other_directories_twice_leaves_nothing test_install_uninstall_keeps_what_others_made \
+    test_install_relative_paths \
+    test_install_pkg_config_shared test_install_pkg_config_static test_install_pkg_config_through_sysroot \
+    test_install_cmake_shared_and_static test_install_cmake_moved_and_other_directories test_install_cmake_versions \
+    test_install_cmake_missing_library_is_told
+script_end
