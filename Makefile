@@ -106,7 +106,7 @@ CMOCKA_LIBS   = $(shell pkg-config --libs cmocka 2>/dev/null || echo -lcmocka)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .SUFFIXES:
-.PHONY: all static shared single examples demo deps check check-single asan tsan install uninstall bench clean help FORCE
+.PHONY: all static shared single man examples demo deps check check-single asan tsan install uninstall bench clean help FORCE
 
 # ------------------------------------------------------------------ what to ask for
 
@@ -120,13 +120,15 @@ single: $(BUILD)/psbus.c ## build/psbus.h and build/psbus.c: the library as two 
 
 examples: $(EXAMPLES) ## the programs of examples/, among them the tool psbus
 
+man: $(BUILD)/man/psbus.7 ## the manual pages, build/man
+
 demo: all ## the main job on real text: processes streaming the sources, one killed, one stopped
 	@$(BUILD)/examples/demo include lib examples tests
 
 deps: ## install what the tests need, if it is missing (cmocka, pkg-config, cmake, mandoc, clang, g++)
 	@CC='$(CC)' CXX='$(CXX)' CFLAGS='$(CPPFLAGS) $(CFLAGS) $(LDFLAGS)' sh tests/deps.sh
 
-check: static $(if $(SANITIZE),,shared single) examples $(TEST_PROGRAMS) ## all tests; TESTS=FILE… for some, JOBS=N at a time
+check: static $(if $(SANITIZE),,shared single man) examples $(TEST_PROGRAMS) ## all tests; TESTS=FILE… for some, JOBS=N at a time
 	@PS_BUILD='$(BUILD)' PS_MAKE='$(MAKE_COMMAND)' PS_SOURCES='$(SOURCES)' PS_WARNINGS='$(PS_WARNINGS)' CC='$(CC)' CXX='$(CXX)' \
 	TIMEOUT='$(TIMEOUT_check)' JOBS='$(JOBS)' sh tests/run.sh '$(BUILD)/log' $(TEST_PROGRAMS) $(TEST_SCRIPTS)
 
@@ -150,10 +152,10 @@ INSTALL_RECORD ?= $(BUILD)/installed
 INSTALL = @RECORD='$(INSTALL_RECORD)' BUILD='$(BUILD)' VERSION='$(VERSION)' CC='$(CC)' DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' \
 	LIBDIR='$(LIBDIR)' INCLUDEDIR='$(INCLUDEDIR)' MANDIR='$(MANDIR)' DATADIR='$(DATADIR)' sh pkgconfig/install.sh
 
-install: static shared $(BUILD)/examples/psbus ## header, libraries, tool, pages, pkg-config and CMake files; DESTDIR=, PREFIX=
+install: static shared $(BUILD)/examples/psbus man ## header, libraries, tool, pages, pkg-config and CMake files; DESTDIR=, PREFIX=
 	$(INSTALL) install
 
-uninstall: ## take exactly that away again
+uninstall: man ## take exactly that away again
 	$(INSTALL) uninstall
 
 bench: static shared $(BENCHES) ## speed and memory, beside the machine's limits
@@ -188,6 +190,10 @@ $(SHARED_LIBRARY): $(SHARED_OBJECTS) $(BUILD)/libpsbus.map
 
 $(BUILD)/libpsbus.so: $(SHARED_LIBRARY)
 	$(call SAY,ln) ln -sf $(<F) $(BUILD)/$(SONAME) && ln -sf $(SONAME) $@
+
+# TOOL_RUN runs the tool where it was built for another machine (qemu-aarch64).
+$(BUILD)/man/psbus.7: $(wildcard lib/man/*) include/psbus.h CHANGELOG.md $(BUILD)/examples/psbus
+	$(call SAY,man) sh lib/man/pages.sh $(@D) $(TOOL_RUN) $(BUILD)/examples/psbus
 
 # The two files are written together.
 $(BUILD)/psbus.c: lib/amalgamate.sh LICENSE include/psbus.h $(SOURCES) $(wildcard lib/*/*.h) $(BUILD)/flags

@@ -65,6 +65,16 @@ EOF
     [ "$("$scratch/files/usr/bin/psbus" --version)" = "psbus $version" ]
 }
 
+test_install_manual_pages() {
+    install_to "$scratch/pages" PREFIX=/usr
+    ls "$PS_BUILD/man" | sort >"$scratch/expected"
+    [ -s "$scratch/expected" ] || fail "there are no pages"
+    for section in 1 3 7; do
+        ls "$scratch/pages/usr/share/man/man$section" | grep "\\.$section\$"
+    done | sort >"$scratch/found"
+    same "pages in the directories of their sections" "$scratch/expected" "$scratch/found"
+}
+
 test_install_completions() {
     install_to "$scratch/completions" PREFIX=/usr
     share=$scratch/completions/usr/share
@@ -194,7 +204,8 @@ test_install_cmake_missing_library_is_told() {
 }
 
 script_begin
-script_case test_install_files_and_modes test_install_completions test_install_uninstall_leaves_nothing \
+script_case test_install_files_and_modes test_install_manual_pages test_install_completions \
+    test_install_uninstall_leaves_nothing \
     test_install_uninstall_other_directories_twice_leaves_nothing test_install_uninstall_keeps_what_others_made \
     test_install_relative_paths \
     test_install_pkg_config_shared test_install_pkg_config_static test_install_pkg_config_through_sysroot \
