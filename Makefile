@@ -149,10 +149,11 @@ tsan: ## the tests under ThreadSanitizer
 
 # Both take the same variables; uninstall takes away what an install with the same ones has put there.
 INSTALL_RECORD ?= $(BUILD)/installed
-INSTALL = @RECORD='$(INSTALL_RECORD)' BUILD='$(BUILD)' VERSION='$(VERSION)' CC='$(CC)' DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' \
-	LIBDIR='$(LIBDIR)' INCLUDEDIR='$(INCLUDEDIR)' MANDIR='$(MANDIR)' DATADIR='$(DATADIR)' sh pkgconfig/install.sh
+INSTALL = @RECORD='$(INSTALL_RECORD)' BUILD='$(BUILD)' VERSION='$(VERSION)' CC='$(CC)' \
+	DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' BINDIR='$(BINDIR)' LIBDIR='$(LIBDIR)' INCLUDEDIR='$(INCLUDEDIR)' \
+	MANDIR='$(MANDIR)' DATADIR='$(DATADIR)' sh pkgconfig/install.sh
 
-install: static shared $(BUILD)/examples/psbus man ## header, libraries, tool, pages, pkg-config and CMake files; DESTDIR=, PREFIX=
+install: static shared $(BUILD)/examples/psbus man ## header, libraries, tool, pages, for pkg-config and CMake; DESTDIR=, PREFIX=
 	$(INSTALL) install
 
 uninstall: man ## take exactly that away again

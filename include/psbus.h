@@ -31,8 +31,8 @@
 
 /*
  * PS_PREFIX renames every function at link level, so that two copies of the library, or another library with a
- * ps_publish of its own, fit into one program: compile the library (as the vendored pair, whose other symbols are static) and its callers with
- * -DPS_PREFIX=acme_ and go on writing ps_open. Types and constants keep their names.
+ * ps_publish of its own, fit into one program: compile the library (as the vendored pair, whose other symbols are
+ * static) and its callers with -DPS_PREFIX=acme_ and go on writing ps_open. Types and constants keep their names.
  */
 #ifdef PS_PREFIX
 #define PS_JOIN_(a, b) a##b
@@ -145,7 +145,7 @@ typedef void (*ps_handler)(const ps_msg *msg, void *user);
 
 /* Flags of ps_sub_options. */
 #define PS_EXACT  0x1u          /* the filter is a literal name, and wildcard characters in it are refused */
-#define PS_BORROW 0x2u          /* msg->data is the ring itself: no copy, publishers wait for the handler (what fits a cell is copied) */
+#define PS_BORROW 0x2u          /* msg->data is the ring itself: no copy, publishers wait meanwhile; what fits a cell is copied */
 
 /* How to subscribe. Zero is the default everywhere; PS_SUB_OPTIONS_INIT fills in the size. */
 typedef struct ps_sub_options {
@@ -810,7 +810,8 @@ typedef struct ps_transport {
     int  (*next)(void *state, ps_record *record);
     /* The dispatch ends: release what was read, make fd() readable if something is left. */
     void (*end)(void *state, int flags);
-    /* Between next() and end(). Sleeps: 1 something may be there, 0 time is over or a refused publish may be tried again, 2 wake() was called; or an error. */
+    /* Between next() and end(). Sleeps: 1 something may be there, 0 time is over or a refused publish may be tried again,
+     * 2 wake() was called; or an error. */
     int  (*wait)(void *state, int timeout_ms);
     /* NULL: PS_ENOTSUP. */
     int  (*fd)(void *state);

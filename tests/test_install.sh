@@ -60,7 +60,8 @@ EOF
     same "what was installed" "$scratch/expected" "$scratch/found"
     cmp include/psbus.h "$scratch/files/usr/include/psbus.h"
     ! tree "$scratch/files" | grep '^d' | grep -v '^d 755' || fail "a directory is not open to everybody"
-    ! grep -rl -e "$scratch" -e '@[A-Z]*@' "$scratch/files/usr/include" "$scratch/files/usr/lib/cmake" "$scratch/files/usr/lib/pkgconfig" ||
+    ! grep -rl -e "$scratch" -e '@[A-Z]*@' "$scratch/files/usr/include" "$scratch/files/usr/lib/cmake" \
+        "$scratch/files/usr/lib/pkgconfig" ||
         fail "DESTDIR or an open @NAME@ is in an installed file"
     [ "$("$scratch/files/usr/bin/psbus" --version)" = "psbus $version" ]
 }
@@ -95,13 +96,14 @@ test_install_uninstall_leaves_nothing() {
 # The same when everything lies elsewhere, and twice in a row.
 test_install_uninstall_other_directories_twice_leaves_nothing() {
     mkdir "$scratch/elsewhere"
+    elsewhere="prefix=/opt/x libdir=/opt/x/lib/triplet includedir=/opt/include bindir=/b mandir=/m DATADIR=/d"
     for again in 1 2; do
-        install_to "$scratch/elsewhere" prefix=/opt/x libdir=/opt/x/lib/triplet includedir=/opt/include bindir=/b mandir=/m DATADIR=/d
-        install_to "$scratch/elsewhere" prefix=/opt/x libdir=/opt/x/lib/triplet includedir=/opt/include bindir=/b mandir=/m DATADIR=/d
+        install_to "$scratch/elsewhere" $elsewhere
+        install_to "$scratch/elsewhere" $elsewhere
         for file in b/psbus opt/include/psbus.h opt/x/lib/triplet/libpsbus.a; do
             [ -f "$scratch/elsewhere/$file" ] || fail "$file is missing ($again)"
         done
-        uninstall_from "$scratch/elsewhere" prefix=/opt/x libdir=/opt/x/lib/triplet includedir=/opt/include bindir=/b mandir=/m DATADIR=/d
+        uninstall_from "$scratch/elsewhere" $elsewhere
         tree "$scratch/elsewhere" >"$scratch/found"
         printf 'd 755 .\n' >"$scratch/expected"
         same "what uninstall left" "$scratch/expected" "$scratch/found"

@@ -49,7 +49,8 @@ test_manual_help_names_the_options_that_are_taken() {
         "$tool" "$command" --help | options_in | grep -vx -e --help >"$scratch/found" || true
         source=examples/psbus/$command.c
         [ -r "$source" ] || fail "$source, where the options of psbus $command would be, is not there"
-        grep -o '{ "[a-z-]*", *[a-z]*_argument' "$source" | sed 's/{ "\([^"]*\)".*/--\1/' | sort -u | grep -vx -e --help >"$scratch/expected" || true
+        grep -o '{ "[a-z-]*", *[a-z]*_argument' "$source" | sed 's/{ "\([^"]*\)".*/--\1/' | sort -u |
+            grep -vx -e --help >"$scratch/expected" || true
         same "options that psbus $command takes and names" "$scratch/expected" "$scratch/found"
         while read -r option; do
             # A call that ends at once, whatever the option: there are no arguments.

@@ -102,7 +102,7 @@ PS_PRIVATE void ps__finish_close(ps_bus *bus, int forked);
 PS_PRIVATE int ps__subs_open(struct ps__subs *subs);
 PS_PRIVATE void ps__subs_close(struct ps__subs *subs);          /* runs every destroy */
 PS_PRIVATE void ps__subs_reset(struct ps__subs *subs);          /* in a forked child: the same, and ready again */
-PS_PRIVATE void ps__subs_sweep(struct ps__subs *subs);          /* frees what ended; the dispatching thread, outside of handlers */
+PS_PRIVATE void ps__subs_sweep(struct ps__subs *subs);          /* frees what ended; the dispatching thread, not in handlers */
 PS_PRIVATE int ps__subs_match(struct ps_host *host, const ps_topic *topic);
 PS_PRIVATE int ps__subs_borrows(struct ps_host *host);
 PS_PRIVATE void ps__subs_each(struct ps_host *host, void (*visit)(void *, const ps_filter *, uint32_t), void *arg);

@@ -16,7 +16,7 @@ static void evict_raise(struct ps__port *port, unsigned r, uint64_t join)
     struct ps__lane *lane = port->own.lane;
     if (ps__load_rlx(&lane->evicted[r]) < join) ps__add_rlx(&port->evictions, 1);
     ps__raise(&lane->evicted[r], join);         /* the look at borrow stands behind room's next fence (m11.3) */
-    ps__fence_sc();                             /* SYNC(space) other end ps__space_wait (m6.6) */
+    ps__fence_sc();                             /* SYNC(space) other end space_arm (m6.6) */
     ps__wake_waiters(port, port->lane);
 }
 

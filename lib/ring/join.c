@@ -26,10 +26,10 @@ void ps__reader_show(struct ps__port *port, unsigned lane)
     if (port->shown[lane] == port->next[lane]) return;
     port->shown[lane] = port->next[lane];
     if (!ps__has_slot(port)) return;
-    /* SYNC(cursor) release, other end ps__ring_room: everything read of those cells was read before. m2.5 */
+    /* SYNC(cursor) release, other end ring_room: everything read of those cells was read before. m2.5 */
     ps__store_rel(&port->reader[port->slot]->cursor[lane], port->next[lane]);
     if (port->lossy) return;
-    ps__fence_sc();                             /* SYNC(space) other end ps__space_wait. m6.4 */
+    ps__fence_sc();                             /* SYNC(space) other end space_arm. m6.4 */
     ps__wake_waiters(port, lane);
 }
 
@@ -61,7 +61,7 @@ static void join_gates(struct ps__port *port)
             ps__store_rel(&reader->join, port->join_number);    /* SYNC(join) release, other end ring_gates */
         }
     }
-    ps__fence_sc();                             /* SYNC(join) other end ps__ring_room */
+    ps__fence_sc();                             /* SYNC(join) other end ring_room */
     for (unsigned l = 0; l < port->lanes; l++) {
         int32_t behind = ps__diff((uint32_t)ps__load_rlx(&port->view[l].lane->horizon), (uint32_t)port->next[l]);
         if (behind > 0 && !port->lossy) {
@@ -79,7 +79,7 @@ void ps__reader_leave(struct ps__port *port)
         struct ps__about *about = port->about[port->slot];
         ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) & ~(uint64_t)PS__ABOUT_READS);
         ps__store_rel(&port->reader[port->slot]->join, 0);      /* a borrow goes on gating by its own word */
-        ps__fence_sc();                         /* SYNC(space) other end ps__space_wait. m6.6 */
+        ps__fence_sc();                         /* SYNC(space) other end space_arm. m6.6 */
         for (unsigned l = 0; l < port->lanes; l++) ps__wake_waiters(port, l);
     }
     ps__store_rel(&port->joined, 0);            /* SYNC(joined) release: whoever joins next may touch the cursors */

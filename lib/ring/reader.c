@@ -65,12 +65,12 @@ static int reader_intact(struct ps__port *port, unsigned lane, const struct ps__
     struct ps__lane *words = view->lane;
     uint64_t c = m->stamp - 1;
     uint32_t kind = m->meta & 0xff;
-    ps__fence_acq();                            /* SYNC(claim) as in reader_fill */
+    ps__fence_acq();                            /* SYNC(claim) as in reader_fill; SYNC(loan) other end loan_try */
     uint64_t tail = ps__load_rlx(&words->tail);
     port->copy_tail = ps__seq(tail);
     if (ps__seq(tail) - (uint32_t)c > view->cells) return 0;
     if (ps__message_units(kind, m->size, m->meta >> 8) && ps__pos(tail) - m->pos > view->units) return 0;
-    if (kind == PS__KIND_LOAN && (int64_t)(ps__load_rlx(&words->loan_floor) - c) > 0) return 0;     /* SYNC(loan) */
+    if (kind == PS__KIND_LOAN && (int64_t)(ps__load_rlx(&words->loan_floor) - c) > 0) return 0;
     return ps__load_rlx(&view->cell[c & (view->cells - 1)].stamp) == m->stamp;
 }
 
@@ -305,10 +305,11 @@ int ps__port_begin(void *state, int marked)
 static int reader_lane(struct ps__port *port, unsigned lane)
 {
     if (lane == port->lane && !port->echo && !port->shared_lane) return 0;
-    if (port->marked == READER_MARK_TAKEN && (lane >= port->stop_high || (int64_t)(port->stop[lane] - port->next[lane]) <= 0)) return 0;
+    if (port->marked == READER_MARK_TAKEN && (lane >= port->stop_high || (int64_t)(port->stop[lane] - port->next[lane]) <= 0))
+        return 0;
     struct ps__view *view = &port->view[lane];
     if (PS_LIKELY(view->cell != NULL)) return 1;
-    /* SYNC(reserve) acquire, other end lane_reserve: no page is read before its word says that it is there. */
+    /* SYNC(reserve) acquire, other ends shm_lane_reserve and inproc_lane_reserve: no page is read before its word says so. */
     if (!ps__load_acq(&view->lane->ring)) return 0;
     int err = port->env->lane_open(port, lane);
     return err ? err : 1;

@@ -88,7 +88,7 @@ static int ring_gates(struct ps__port *port, const struct ring_scan *scan, unsig
 {
     struct ps__reader *reader = port->reader[r];
     if (r == port->slot && !port->echo && !port->shared_lane) return 0;         /* it never reads its own lane */
-    /* SYNC(join) acquire, other end reader_join: with join come the cursors of that join. (For readability, m3.7.) */
+    /* SYNC(join) acquire, other end join_gates: with join come the cursors of that join. (For readability, m3.7.) */
     uint64_t join = ps__load_acq(&reader->join);
     /* SYNC(borrow) behind room's fence, and evicted before it (m11.3); other end reader_borrow. */
     uint64_t borrow = ps__load_acq(&reader->borrow);
@@ -139,7 +139,7 @@ again:
     }
     uint32_t committed = ps__seq(p);
     /* SYNC(join) a joiner that is not seen below will see horizon, and begins behind it. A compare-and-swap, never a plain
-     * store (m3.4); before the fence (m3.6); the fence always (m3.1, m3.5). Other end: reader_join. */
+     * store (m3.4); before the fence (m3.6); the fence always (m3.1, m3.5). Other end: join_gates. */
     uint64_t horizon = ps__load_rlx(&lane->horizon);
     while (ps__diff((uint32_t)horizon, ps__seq(p)) < 0 && !ps__cas_rlx(&lane->horizon, &horizon, ps__seq(p))) { }
     ps__fence_sc();
@@ -148,7 +148,7 @@ again:
     if (high > port->members) high = port->members;
     for (unsigned r = 0; r < high; r++) {
         if (!ring_gates(port, &scan, r)) continue;
-        /* SYNC(cursor) acquire, other end reader_show: before it publishes a cursor the reader has done with the cells. */
+        /* SYNC(cursor) acquire, other end ps__reader_show: before it publishes a cursor the reader has done with the cells. */
         uint32_t cursor = (uint32_t)ps__load_acq(&port->reader[r]->cursor[port->lane]);
         int32_t ahead = ps__diff(cursor, ps__seq(limit));
         if (ahead > (int32_t)view->cells) {
@@ -182,7 +182,8 @@ again:
     uint32_t used = ps__seq(tail) - ps__seq(p), eighth = view->cells / 8 + 1;
     ps__store_rlx(&port->mark_seq, used >= view->cells / 2 ? ps__seq(tail) + eighth : ps__seq(p) + view->cells / 2);
     uint32_t bytes_used = ps__pos(tail) - ps__pos(p);
-    ps__store_rlx(&port->mark_pos, bytes_used >= view->units / 2 ? ps__pos(tail) + view->units / 8 : ps__pos(p) + view->units / 2);
+    ps__store_rlx(&port->mark_pos, bytes_used >= view->units / 2 ? ps__pos(tail) + view->units / 8
+                                                                 : ps__pos(p) + view->units / 2);
 
     if (ring_enough(view, tail, p, need)) return 1;
     if (full && ring_blame(port, &scan, high, tail, p, need, committed)) goto again;

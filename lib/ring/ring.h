@@ -7,7 +7,7 @@
  * every member publishes. The protocol, every access with its order, is tests/models/PROTOCOL.md; "PROTOCOL n" in comments is
  * its section n, "m3.4" mutant 4 of its model 3.
  *
- * Words and their writers. All are atomics; what follows from each order stands where it is used, tagged SYNC(name).
+ * Words and their writers. All are atomics; what follows from each order stands where it is used, tagged SYNC(…).
  *
  *   field                    written by                          read by
  *   words.epoch              everybody, fetch_add                publishers                           SYNC(interest)
@@ -37,7 +37,7 @@
 #define PS__INLINE     96u              /* bytes of topic and data that fit into a cell */
 #define PS__SET_WORDS  (PS_MEMBERS_MAX / 64)
 #define PS__EPOCHS     256u             /* by topic hash; one more for wildcards and size changes */
-#define PS__BATCH      64u              /* messages from one lane before the next one has its turn; cursors are published as often */
+#define PS__BATCH      64u              /* messages from one lane before the next has its turn; cursors are published as often */
 #define PS__COPIES     64u              /* cells a reader copies at once */
 #define PS__SLICE_MS   10               /* a dropped lock rings nobody: the longest sleep of who depends on one */
 
@@ -325,7 +325,7 @@ PS_PRIVATE uint32_t ps__ring_extent(const struct ps__view *view, uint64_t tail, 
 /* The same for a loan area: has limit passed the cell seq? Blames the readers that stand before it. */
 PS_PRIVATE int ps__ring_pass(struct ps__port *port, uint32_t seq);
 PS_PRIVATE uint32_t ps__message_units(uint32_t kind, size_t size, size_t topic_len);
-/* Under the dead owner's lock, or by the new owner: what it left becomes holes. 0, or 1: damaged, everything in it is given up. */
+/* Under the dead owner's lock, or by the new owner: what it left becomes holes. 0, or 1: damaged, all of it is given up. */
 PS_PRIVATE int ps__ring_recover(struct ps__port *port, const struct ps__view *view);
 /* A zeroed lane of a new bus: where its numbers begin. */
 PS_PRIVATE void ps__lane_init(struct ps__lane *lane);
@@ -348,6 +348,7 @@ static inline ps__a64 *ps__interest_word(struct ps__words *words, int common, ui
 }
 static inline uint64_t ps__interest_epoch(struct ps__port *port, const ps_topic *topic)
 {
+    /* SYNC(interest) acquire, other end ps__interest_add: whoever sees the new epoch sees the bits. */
     return ps__load_acq(ps__interest_word(port->words, 0, topic->hash)) + ps__load_acq(ps__interest_word(port->words, 1, 0));
 }
 /* Who wants it: the set under that epoch, from memory if it is known; 0 if empty. */

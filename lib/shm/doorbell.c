@@ -41,7 +41,8 @@ static int doorbell_path(const struct ps__shm *shm, unsigned slot, char *path, s
 {
     const char *name = strrchr(shm->path, '/') + 1;
     if (strlen(name) <= PS_NAME_MAX) return snprintf(path, size, "%s@%08x.%u", shm->path, (unsigned)shm->header.id[0], slot);
-    return snprintf(path, size, "%.*s@%016llx.%u", (int)(name - shm->path), shm->path, (unsigned long long)shm->header.id[0], slot);
+    return snprintf(path, size, "%.*s@%016llx.%u", (int)(name - shm->path), shm->path,
+                    (unsigned long long)shm->header.id[0], slot);
 }
 
 static int doorbell_named(const struct ps__shm *shm, int which)

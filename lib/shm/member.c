@@ -108,6 +108,26 @@ int ps__shm_know_geometry(struct ps__shm *shm, int fix)
     return err;
 }
 
+/* ------------------------------------------------------------------ where a slot's lane lies */
+
+static uint64_t member_align(uint64_t size) { return (size + PS__SHM_ALIGN - 1) & ~(uint64_t)(PS__SHM_ALIGN - 1); }
+
+static uint64_t member_ring_size(const struct ps__geometry *g)
+{
+    return member_align(ps__cells_size(g) + ps__payload_size(g));
+}
+
+uint64_t ps__shm_ring_offset(const struct ps__shm *shm, unsigned slot)
+{
+    uint64_t stride = member_ring_size(&shm->geometry) + member_align(ps__loans_size(&shm->geometry));
+    return ps__shm_fixed_size(shm->port.members) + slot * stride;
+}
+
+uint64_t ps__shm_loan_offset(const struct ps__shm *shm, unsigned slot)
+{
+    return ps__shm_ring_offset(shm, slot) + member_ring_size(&shm->geometry);
+}
+
 static int member_map(struct ps__shm *shm, uint64_t offset, size_t size, int writable, unsigned char **out)
 {
     struct stat st;
@@ -185,7 +205,7 @@ int ps__slot_move_in(struct ps__shm *shm)
     port->own.lane = lane;
     uint64_t epoch = ps__load_rlx(&lane->epoch) + 1;
     if ((uint32_t)epoch == 0) epoch++;
-    ps__store_rel(&lane->epoch, (uint32_t)epoch);       /* an owner that lost its lock while it lived sees it at its next publish */
+    ps__store_rel(&lane->epoch, (uint32_t)epoch);       /* an owner that lost its lock alive sees it at its next publish */
     port->publisher = (uint32_t)epoch;
     if (ps__load_acq(&lane->ring)) {
         int err = ps__shm_know_geometry(shm, 0);

@@ -31,24 +31,6 @@ uint64_t ps__shm_fixed_size(unsigned members)
     return PS__SHM_SLOTS + (uint64_t)members * (PS__SHM_ALIGN + PS__BIG_BITS / 8);
 }
 
-static uint64_t segment_align(uint64_t size) { return (size + PS__SHM_ALIGN - 1) & ~(uint64_t)(PS__SHM_ALIGN - 1); }
-
-static uint64_t segment_ring_size(const struct ps__geometry *g)
-{
-    return segment_align(ps__cells_size(g) + ps__payload_size(g));
-}
-
-uint64_t ps__shm_ring_offset(const struct ps__shm *shm, unsigned slot)
-{
-    uint64_t stride = segment_ring_size(&shm->geometry) + segment_align(ps__loans_size(&shm->geometry));
-    return ps__shm_fixed_size(shm->port.members) + slot * stride;
-}
-
-uint64_t ps__shm_loan_offset(const struct ps__shm *shm, unsigned slot)
-{
-    return ps__shm_ring_offset(shm, slot) + segment_ring_size(&shm->geometry);
-}
-
 static uint64_t segment_check(const struct ps__shm_header *h)
 {
     uint64_t hash = 0xcbf29ce484222325u;                /* FNV-1a: damage, not malice */
@@ -132,7 +114,8 @@ int ps__shm_locate(struct ps__shm *shm, const ps_url *url)
     if (address[0] == '/') {
         n = snprintf(shm->path, sizeof shm->path, "%s", address);
         shm->proc = strncmp(address, "/proc/", 6) == 0;
-        if (n < 0 || (size_t)n >= sizeof shm->path - 32) return ps__fail(PS_EINVAL, "path longer than %zu bytes", sizeof shm->path - 33);
+        if (n < 0 || (size_t)n >= sizeof shm->path - 32)
+            return ps__fail(PS_EINVAL, "path longer than %zu bytes", sizeof shm->path - 33);
         if (shm->path[n - 1] == '/') return ps__fail(PS_EINVAL, "'%s' is a directory's name", address);
         memcpy(shm->dir, shm->path, (size_t)n + 1);
         char *slash = strrchr(shm->dir, '/');

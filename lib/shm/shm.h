@@ -88,8 +88,6 @@ PS_PRIVATE void ps__shm_detach(struct ps__shm *shm, int forked);
 /* Reserves a region; PS_ENOSPC with numbers. */
 PS_PRIVATE int ps__shm_reserve(int fd, uint64_t offset, uint64_t size, const char *what);
 PS_PRIVATE uint64_t ps__shm_fixed_size(unsigned members);
-PS_PRIVATE uint64_t ps__shm_ring_offset(const struct ps__shm *shm, unsigned slot);
-PS_PRIVATE uint64_t ps__shm_loan_offset(const struct ps__shm *shm, unsigned slot);
 /* A fresh description of the file, for mapping; the caller closes it. -1 with ps_errmsg. */
 PS_PRIVATE int ps__shm_data_fd(struct ps__shm *shm);
 
@@ -109,6 +107,9 @@ PS_PRIVATE int ps__slot_repair(struct ps__port *port, unsigned slot);
 /* Maps a lane's ring; writable for its owner. 0 or an error. */
 PS_PRIVATE int ps__slot_map(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view);
 PS_PRIVATE int ps__slot_map_loan(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view);
+/* Where in the file a slot's ring and its loan area lie; once the geometry is known. */
+PS_PRIVATE uint64_t ps__shm_ring_offset(const struct ps__shm *shm, unsigned slot);
+PS_PRIVATE uint64_t ps__shm_loan_offset(const struct ps__shm *shm, unsigned slot);
 /* Reads it, once, when some lane is reserved; fix: because one is about to be. */
 PS_PRIVATE int ps__shm_know_geometry(struct ps__shm *shm, int fix);
 

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /*
  * Model 12: chunks of a loan area that are handed out again while a reader still copies from them. PROTOCOL 8.
  *
