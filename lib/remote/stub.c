@@ -94,7 +94,7 @@ static int stub_begin(void *memory, int marked)
 static int stub_next(void *memory, ps_record *record)
 {
     (void)memory;
-    (void)record;                       /* topic by host->topic(), asked for with host->match(); data 16-byte aligned, never NULL */
+    (void)record;       /* topic by host->topic(), asked for with host->match(); data 16-byte aligned, never NULL */
     return 0;
 }
 
