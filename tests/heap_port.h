@@ -132,7 +132,8 @@ static inline uint64_t heap_memory(struct ps__port *port) { (void)port; return 0
 /* ---------------------------------------------------------------- set up and taken down */
 
 /* A port of so many members, with its lane reserved. A fresh lane begins at sequence and position. */
-static inline struct heap_port *heap_open(unsigned members, unsigned depth_log, unsigned units_log, uint64_t sequence, uint32_t position)
+static inline struct heap_port *heap_open(unsigned members, unsigned depth_log, unsigned units_log, uint64_t sequence,
+                                          uint32_t position)
 {
     static const struct ps__env env = {
         heap_lane_open, heap_lane_reserve, heap_loan_reserve, heap_big_reserve, heap_big_of, heap_alive,

@@ -6,7 +6,7 @@
 #include "heap_port.h"
 
 #define AREA 4096u
-#define LONG_TOPIC "a/topic/that/is/far/too/long/for/the/cell/of/a/loan/and/so/lies/in/the/payload/ring/of/the/lane/as/messages/do"
+#define LONG_TOPIC "a/topic/that/is/far/too/long/for/the/cell/of/a/loan/and/so/lies/in/the/payload/ring/of/the/lane"
 
 static struct heap_port *loan_open(void)
 {
@@ -149,7 +149,7 @@ static void test_loan_committed_chunk_is_free_when_its_reader_has_passed(void **
         assert_int_equal(ps__loans_again(&heap->port), 1);
         assert_true(ps__load_rlx(&lane->loan_floor) <= number);
         assert_int_equal(lend_at(heap, AREA / 2, &other), 0);
-        assert_int_equal(ps__load_rlx(&lane->loan_floor), number + 1);  /* who still copies from it is warned before it is written */
+        assert_int_equal(ps__load_rlx(&lane->loan_floor), number + 1);  /* who still copies from it is warned */
         give(heap, other);
         assert_whole(heap);
     }

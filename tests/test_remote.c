@@ -13,7 +13,8 @@ static void test_remote_good_address_not_supported(void **state)
 {
     (void)state;
     static const char *const urls[] = {
-        "remote://host", "remote://host:1", "remote://host:65535", "remote://10.0.0.1:6379", "remote://[::1]:6379", "REMOTE://host",
+        "remote://host", "remote://host:1", "remote://host:65535", "remote://10.0.0.1:6379", "remote://[::1]:6379",
+        "REMOTE://host",
         "remote://host:6379?depth=16&lossy=1&name=me",  /* what all backends know is accepted */
     };
     for (size_t i = 0; i < sizeof urls / sizeof *urls; i++) {

@@ -19,7 +19,7 @@ static void test_register_null_or_cut_short_refused(void **state)
                                     offsetof(ps_transport, wake) };
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
         table.size = sizes[i];
-        table.version = sizes[i] < offsetof(ps_transport, open) ? 99 : PS_TRANSPORT_VERSION;    /* not believed where it may not be */
+        table.version = sizes[i] < offsetof(ps_transport, open) ? 99 : PS_TRANSPORT_VERSION;    /* not its own: not believed */
         assert_int_equal(ps_transport_register(&table), PS_EINVAL);
         assert_null(ps__transport_find("short"));
     }

@@ -417,7 +417,7 @@ static int child_goes_on(void *arg)
     CHECK(ps_publish(f->bus, "t", "x", 1) == PS_EFORKED && f->destroyed == 0);
     fake_do.after_fork_code = 0;
     CHECK(ps_after_fork(f->bus) == 0);
-    CHECK(fake.visited == 1 && strcmp(fake.seen[0].text, "t") == 0);    /* what the child inherited, to be withdrawn or told again */
+    CHECK(fake.visited == 1 && strcmp(fake.seen[0].text, "t") == 0);    /* what it inherited */
     CHECK(f->destroyed == 1 && fake.dropped_count == 0);
     CHECK(ps_publish(f->bus, "t", "x", 1) == 3 && ps_dispatch(f->bus, 0, 0) == 0);
     CHECK(ps_subscribe(f->bus, "u", NULL, NULL, NULL, NULL) == 0 && fake.asked[1].edge == 1);
