@@ -701,7 +701,9 @@ PS_API const char *ps_version(void);
  *   wake                        any, signal handlers   no             the same
  *   after_fork                  the child's only one   yes            nothing
  *
- * publish, wanted, commit, cancel, stats and wake leave errno as it was; around the others the core does that.
+ * publish, wanted, commit, cancel, stats and wake leave errno as it was; around the others the core does that. No thread may be
+ * cancelled (pthread_cancel) inside: begin, next, end, wait, publish, wanted, loan, commit and cancel switch that off around
+ * what could be a place for it; around the others the core does.
  */
 #define PS_TRANSPORT_VERSION 1
 

@@ -127,7 +127,7 @@ static inline int heap_ring(struct ps__port *port, unsigned slot, int which)
 }
 
 static inline int heap_check(struct ps__port *port) { (void)port; return 0; }
-static inline uint64_t heap_memory(struct ps__port *port) { (void)port; return 0; }
+static inline uint64_t heap_memory(struct ps__port *port, unsigned slot) { (void)port, (void)slot; return 0; }
 
 /* ---------------------------------------------------------------- set up and taken down */
 
@@ -150,8 +150,8 @@ static inline struct heap_port *heap_open(unsigned members, unsigned depth_log, 
     heap->ring = ps__pages(ps__cells_size(&heap->geometry) + ps__payload_size(&heap->geometry));
     heap->loan = ps__pages(ps__loans_size(&heap->geometry));
     assert_true(heap->memory && heap->ring && heap->loan);
-    heap->host = (ps_host){ sizeof heap->host, HEAP_SEED, heap_fail, heap_match, heap_borrows, heap_prefix, heap_each,
-                            heap_closing, NULL };
+    heap->host = (ps_host){ .size = sizeof heap->host, .seed = HEAP_SEED, .fail = heap_fail, .match = heap_match,
+                            .borrows = heap_borrows, .prefix = heap_prefix, .each = heap_each, .closing = heap_closing };
 
     struct ps__port *port = &heap->port;
     unsigned char *at = heap->memory;

@@ -246,13 +246,16 @@ static int unixgram_each(struct unixgram *u, const ps_topic *topic, const void *
     return wanted > 0 || rc > 0 ? wanted : rc;          /* an error after somebody got it comes too late */
 }
 
+/* No thread is cancelled in here, it would take the lock with it; the same below. */
 static int unixgram_ask(struct unixgram *u, const ps_topic *topic, const void *data, size_t size, int send)
 {
-    int error = errno, result;
+    int error = errno, result, cancel;
 
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
     pthread_mutex_lock(&u->lock);
     result = unixgram_each(u, topic, data, size, send);
     pthread_mutex_unlock(&u->lock);
+    pthread_setcancelstate(cancel, &cancel);
     errno = error;
     return result;
 }
@@ -328,10 +331,13 @@ static int unixgram_begin(void *state, int marked)
     struct unixgram *u = state;
     struct unixgram_header mark = { UNIXGRAM_MAGIC, 0, u->id, ++u->mark, 0 };
     uint64_t count;
+    int cancel;
 
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
     (void)!read(u->event, &count, sizeof count);        /* wake() was for the call that begins now; the core knows why */
     u->marked = marked;
     u->budget = marked && unixgram_send(u, u->id, &mark, NULL, 0, NULL) != 0 ? u->depth : SIZE_MAX;
+    pthread_setcancelstate(cancel, &cancel);
     return 0;
 }
 
@@ -368,18 +374,22 @@ static int unixgram_take(struct unixgram *u, size_t got, ps_record *record)
 static int unixgram_next(void *state, ps_record *record)
 {
     struct unixgram *u = state;
-    int kind = -1;
+    int kind = -1, cancel;
 
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
     while (kind < 0 && u->budget > 0) {
         /* MSG_TRUNC: the answer is the datagram's size, also if it is larger than the buffer. */
         ssize_t got = recv(u->socket, u->buffer, UNIXGRAM_DATAGRAM, MSG_DONTWAIT | MSG_TRUNC);
 
-        if (got < 0)
-            return errno == EAGAIN ? 0 : unixgram_fail(u, PS_ESYS, "recv");
+        if (got < 0) {
+            kind = errno == EAGAIN ? 0 : unixgram_fail(u, PS_ESYS, "recv");
+            break;
+        }
         u->budget--;
         kind = unixgram_take(u, (size_t)got, record);
     }
-    return kind > 0;
+    pthread_setcancelstate(cancel, &cancel);
+    return kind == -1 ? 0 : kind;
 }
 
 /* The record stays where it is in any case, and what is left in the queue keeps fd() readable. */
@@ -393,8 +403,11 @@ static int unixgram_wait(void *state, int timeout_ms)
 {
     struct unixgram *u = state;
     struct epoll_event ready;
-    int count = epoll_wait(u->epoll, &ready, 1, timeout_ms);
+    int cancel, count;
 
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &cancel);
+    count = epoll_wait(u->epoll, &ready, 1, timeout_ms);
+    pthread_setcancelstate(cancel, &cancel);
     if (count < 0)
         return errno == EINTR ? 1 : unixgram_fail(u, PS_ESYS, "epoll_wait");
     return count == 0 ? 0 : ready.data.fd == u->event ? 2 : 1;

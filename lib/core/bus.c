@@ -233,7 +233,7 @@ int ps_after_fork(ps_bus *bus)
     if (!bus) return ps__fail(PS_EINVAL, "bus is NULL");
     if (!ps__forked(bus)) return 0;
     if (!bus->transport->after_fork)
-        return ps__fail(PS_ENOTSUP, "%s lives inside one process", bus->transport->scheme);
+        return ps__fail(PS_ENOTSUP, "%s has no ps_after_fork", bus->transport->scheme);
     int error = errno, cancel = ps__cancel_off(), err = ps__process_init();
     if (!err) err = bus->transport->after_fork(bus->state, &bus->host);
     if (!err) {
