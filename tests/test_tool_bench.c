@@ -62,8 +62,7 @@ static void test_tool_bench_stops_on_ctrl_c(void **state)
             assert_true(tool_members(bus, PS_MEMBER_PUBLISHER, 2));
             assert_ok(ps_close(bus));
         }
-        kill(t.pid, i == 0 ? SIGTERM : SIGINT);
-        assert_status(&t, tool_wait(&t), 0);
+        assert_status(&t, tool_signal(&t, i == 0 ? SIGTERM : SIGINT), 0);
         assert_string_equal(tool_out(&t), "");
         assert_string_equal(tool_err(&t), "");
         assert_true(support_wait(bus_gone, (void *)(uintptr_t)url, DEADLINE_MS));

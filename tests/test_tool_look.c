@@ -163,8 +163,7 @@ static void test_tool_looking_on_counts_nowhere(void **state)
     }
     assert_ok(ps_close(bus));
     assert_int_equal(access(support_file(url), F_OK), -1);
-    kill(top.pid, SIGINT);
-    (void)tool_wait(&top);              /* its bus is gone: it may have noticed before the signal */
+    (void)tool_signal(&top, SIGINT);    /* its bus is gone: it may have noticed before the signal */
     tool_done(&top);
 }
 
@@ -320,8 +319,7 @@ static void test_tool_top_shows_rates(void **state)
     assert_says(row_with(tool_out(&top), " reader,lossy "), " reader");
     assert_silent_about(tool_out(&top), "\033");                /* no terminal */
     tool_stop(&sub);                                            /* it looks on while everybody stands still */
-    kill(top.pid, SIGTERM);
-    assert_status(&top, tool_wait(&top), 0);
+    assert_status(&top, tool_signal(&top, SIGTERM), 0);
     assert_string_equal(tool_err(&top), "");
     tool_done(&top);
     tool_kill(&sub);

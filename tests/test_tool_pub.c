@@ -320,19 +320,16 @@ static void test_tool_signals_end_pub_and_sub_cleanly(void **state)
     for (int i = 0; i < 2; i++) {
         tool_start(&t, "sub", url, "t");                        /* asleep on the bus */
         assert_true(tool_members(bus, PS_MEMBER_ASLEEP, 1));
-        kill(t.pid, signals[i]);
-        assert_status(&t, tool_wait(&t), 0);
+        assert_status(&t, tool_signal(&t, signals[i]), 0);
         assert_string_equal(tool_err(&t), "");
         tool_done(&t);
         tool_exec(&t, NULL, 0, ends[0], -1, TOOL_ARGS("pub", url, "t"));        /* waiting for input */
         assert_true(tool_members(bus, 0, 2));
-        kill(t.pid, signals[i]);
-        assert_status(&t, tool_wait(&t), 0);
+        assert_status(&t, tool_signal(&t, signals[i]), 0);
         tool_done(&t);
         tool_start(&t, "pub", "--wait", url, "t");              /* waiting for a subscriber */
         assert_true(tool_members(bus, 0, 2));
-        kill(t.pid, signals[i]);
-        assert_status(&t, tool_wait(&t), 0);
+        assert_status(&t, tool_signal(&t, signals[i]), 0);
         assert_one_line(&t, "psbus pub: stopped; ");
         tool_done(&t);
         assert_true(tool_members(bus, 0, 1));                   /* left, not died */

@@ -106,6 +106,24 @@ static UNUSED int tool_wait(struct tool *t)
     return support_reap(t->pid, DEADLINE_MS);
 }
 
+static UNUSED int tool_ended(void *t)
+{
+    siginfo_t info = { .si_pid = 0 };
+
+    return waitid(P_PID, (id_t)((struct tool *)t)->pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0;
+}
+
+/* Sends a signal and waits. ThreadSanitizer puts handlers off, and now and then for ever: it is sent the signal again. */
+static UNUSED int tool_signal(struct tool *t, int number)
+{
+    kill(t->pid, number);
+#ifdef __SANITIZE_THREAD__
+    for (int tries = 0; tries < 40 && !support_wait(tool_ended, t, 500); tries++)
+        kill(t->pid, number);
+#endif
+    return tool_wait(t);
+}
+
 static UNUSED void tool_done(struct tool *t)
 {
     close(t->out);
