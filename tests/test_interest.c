@@ -257,8 +257,8 @@ static void wants_all(struct heap_port *heap, unsigned r)
 
 static int set_of(struct heap_port *heap, const ps_topic *topic, uint64_t *set)
 {
-    int any = ps__interest_set(&heap->port, topic, ps__interest_epoch(&heap->port, topic), set);
-    int count = ps__interest_count(&heap->port, set);
+    int any = ps__interest_set(&heap->port, topic, ps__interest_epoch(&heap->port, topic), heap->port.set_words, set);
+    int count = ps__interest_count(set, heap->port.set_words);
     assert_int_equal(any, count > 0);
     return count;
 }

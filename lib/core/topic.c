@@ -139,7 +139,7 @@ static inline size_t topic_length(const char *text)
     return strnlen(text, PS_TOPIC_MAX + 1);
 }
 
-size_t ps__topic_length(const char *topic)
+static inline size_t topic_legal_length(const char *topic)
 {
     if (!topic)
         return 0;
@@ -156,6 +156,11 @@ size_t ps__topic_length(const char *topic)
         good = topic_good_bytes(good, topic_load_short(topic, len));
     }
     return PS_LIKELY(good == TOPIC_HIGHS) ? len : 0;
+}
+
+size_t ps__topic_length(const char *topic)
+{
+    return topic_legal_length(topic);
 }
 
 static int topic_is_control(char c)
@@ -221,7 +226,7 @@ static int topic_fail(const char *kind, const char *text, size_t len, const char
 
 int ps__topic_parse(const char *topic, uint64_t seed, ps_topic *out)
 {
-    size_t len = ps__topic_length(topic);
+    size_t len = topic_legal_length(topic);
     if (PS_UNLIKELY(len == 0)) {
         if (!topic)
             return ps__fail(PS_EINVAL, "the topic is NULL");

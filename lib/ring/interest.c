@@ -18,7 +18,6 @@
 
 #define INTEREST_BITS    6u             /* per name */
 #define INTEREST_UPGRADE 3000u          /* names from which the small filter would say "yes" too often */
-#define MEMO_ENTRIES     131072u        /* virtual; a page is real once a topic falls into it */
 
 static uint32_t interest_bit(uint64_t hash, unsigned i, uint32_t bits)
 {
@@ -154,22 +153,14 @@ int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic)
 int ps__memo_open(struct ps__port *port)
 {
     ps__random(&port->memo_seed, sizeof port->memo_seed);
-    port->memo = ps__pages(MEMO_ENTRIES * sizeof *port->memo * (port->set_words + 1));
+    port->memo = ps__pages(PS__MEMO_ENTRIES * sizeof *port->memo * (port->set_words + 1));
     return port->memo ? 0 : ps__fail(PS_ENOMEM, "no address space for a publisher's memory of topics");
 }
 
 void ps__memo_close(struct ps__port *port)
 {
-    if (port->memo) ps__pages_free(port->memo, MEMO_ENTRIES * sizeof *port->memo * (port->set_words + 1));
+    if (port->memo) ps__pages_free(port->memo, PS__MEMO_ENTRIES * sizeof *port->memo * (port->set_words + 1));
     port->memo = NULL;
-}
-
-/* A bijection of 64 bits: small numbers and sets with few bits must not cancel each other out. */
-static uint64_t interest_mix(uint64_t x)
-{
-    x ^= x >> 32;
-    x *= 0xd6e8feb86659fd93u;
-    return x ^ x >> 29;
 }
 
 static void interest_scan(struct ps__port *port, const ps_topic *topic, uint64_t *set)
@@ -188,30 +179,17 @@ static void interest_scan(struct ps__port *port, const ps_topic *topic, uint64_t
     }
 }
 
-int ps__interest_set(struct ps__port *port, const ps_topic *topic, uint64_t epoch, uint64_t *set)
+void ps__interest_ask(struct ps__port *port, const ps_topic *topic, uint64_t key, uint64_t *set)
 {
-    ps__a64 *entry = port->memo + (topic->hash & (MEMO_ENTRIES - 1)) * (port->set_words + 1);
-    uint64_t key = interest_mix(topic->hash ^ port->memo_seed) + epoch, tag = interest_mix(key), any = 0;
+    ps__a64 *entry = ps__memo_entry(port, topic, port->set_words);
+    uint64_t tag = ps__memo_mix(key);
+    interest_scan(port, topic, set);
     for (unsigned w = 0; w < port->set_words; w++) {
-        set[w] = ps__load_rlx(&entry[w]);
-        tag = interest_mix(tag ^ set[w]);
+        ps__store_rlx(&entry[w], set[w]);
+        tag = ps__memo_mix(tag ^ set[w]);
     }
-    if (PS_UNLIKELY(ps__load_rlx(&entry[port->set_words]) != tag)) {
-        interest_scan(port, topic, set);
-        tag = interest_mix(key);
-        for (unsigned w = 0; w < port->set_words; w++) {
-            ps__store_rlx(&entry[w], set[w]);
-            tag = interest_mix(tag ^ set[w]);
-        }
-        ps__store_rlx(&entry[port->set_words], tag);
-    }
-    for (unsigned w = 0; w < port->set_words; w++) {
-        set[w] &= ~ps__load_rlx(&port->dead_set[w]);
-        any |= set[w];
-    }
-    return any != 0;
+    ps__store_rlx(&entry[port->set_words], tag);
 }
 
 #undef INTEREST_BITS
 #undef INTEREST_UPGRADE
-#undef MEMO_ENTRIES

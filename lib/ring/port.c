@@ -91,7 +91,11 @@ static uint64_t port_behind(struct ps__lane *lane, uint64_t cursor)
 
 uint64_t ps__port_published(struct ps__port *port)
 {
-    if (port->shared_lane) return ps__load_rlx(&port->published);
+    if (port->shared_lane) {
+        uint64_t sum = 0;
+        for (unsigned i = 0; i < PS__TALLIES; i++) sum += ps__load_rlx(&port->published[i].count);
+        return sum;
+    }
     return ps__load_acq(&port->ready) ? ps__lane_tail(port->own.lane) - port->first_number : 0;
 }
 

@@ -5,9 +5,8 @@
 #include "ring.h"
 
 /* The lane is reserved at the first publish, so that who only subscribes takes no memory. */
-int ps__port_ready(struct ps__port *port)
+int ps__port_reserve(struct ps__port *port)
 {
-    if (PS_LIKELY(ps__load_acq(&port->ready))) return 0;        /* SYNC(setup) acquire: port->own is filled in */
     int cancel = ps__cancel_off(), err = 0;
     pthread_mutex_lock(&port->setup);
     if (!ps__load_rlx(&port->ready)) {
@@ -36,8 +35,16 @@ static int publish_fenced(struct ps__port *port)
     return ps__fail(PS_EFENCED, "slot %u of the bus has another owner now", port->slot);
 }
 
-/* One attempt. The count of receivers, or PS_EAGAIN. */
-static int publish_once(struct ps__port *port, const struct ps__message *m)
+/* Each thread counts in a place of its own, without a locked operation; those that came too late share the last one. */
+static void publish_tally(struct ps__port *port)
+{
+    unsigned thread = ps__thread_number();
+    if (PS_LIKELY(thread < PS__TALLIES - 1)) ps__bump(&port->published[thread].count, 1);
+    else ps__add_rlx(&port->published[PS__TALLIES - 1].count, 1);
+}
+
+/* One attempt. The count of receivers, or PS_EAGAIN. words: see ps__interest_set. */
+static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct ps__message *m, unsigned words)
 {
     uint64_t set[PS__SET_WORDS], stamp;
     if (PS_LIKELY(ps__load_acq(&port->ready))) {        /* readers had these lines last: fetch them while looking who wants it */
@@ -47,7 +54,7 @@ static int publish_once(struct ps__port *port, const struct ps__message *m)
         ps__prefetch_write((char *)cell + PS__LINE / 2);
     }
     uint64_t epoch = ps__interest_epoch(port, m->topic);
-    if (!ps__interest_set(port, m->topic, epoch, set)) return 0;
+    if (!ps__interest_set(port, m->topic, epoch, words, set)) return 0;
     int err = ps__port_ready(port);
     if (PS_UNLIKELY(err)) return err;
     if (PS_UNLIKELY(publish_fenced(port))) return PS_EFENCED;
@@ -56,21 +63,26 @@ static int publish_once(struct ps__port *port, const struct ps__message *m)
                         (unsigned long long)ps__load_rlx(&port->message_max));
     err = m->lease ? ps__loans_put(port, m, &stamp) : ps__ring_put(port, m, &stamp);
     if (PS_UNLIKELY(err)) return err;
-    if (port->shared_lane) ps__add_rlx(&port->published, 1);    /* in a lane of its own the numbers tell */
+    if (port->shared_lane) publish_tally(port);         /* in a lane of its own the numbers tell */
 
     /* SYNC(sleep) the commit before the looks at armed; other end sleep_arm. acq_rel is not enough: m5.2, m5.3. */
     ps__fence_sc();
     uint64_t again = ps__interest_epoch(port, m->topic);
-    if (PS_UNLIKELY(again != epoch)) ps__interest_set(port, m->topic, again, set);      /* behind the fence: m5.6 */
-    int count = ps__interest_count(port, set);
+    if (PS_UNLIKELY(again != epoch)) ps__interest_set(port, m->topic, again, words, set);      /* behind the fence: m5.6 */
+    int count = ps__interest_count(set, words);
     /* A commit also uncovers what a fellow producer committed behind it: somebody rung for that stopped here (m9.2). Whoever
      * sleeps is rung then, whatever it wants (m9.5 holds). The look stands behind the fence (m9.4). */
     struct ps__cell *behind = &port->own.cell[stamp & (port->own.cells - 1)];
     if (PS_UNLIKELY(ps__load_acq(&behind->stamp) == stamp + 1))
-        for (unsigned w = 0; w < port->set_words; w++) set[w] = ~(uint64_t)0;
-    ps__wake_readers(port, set);
+        for (unsigned w = 0; w < words; w++) set[w] = ~(uint64_t)0;
+    ps__wake_readers(port, set, words);
     ps__wake_waiters(port, port->lane);         /* this claim has gated its fellows (m6.5) */
     return count;
+}
+
+static int publish_once(struct ps__port *port, const struct ps__message *m)
+{
+    return PS_LIKELY(port->set_words == 1) ? publish_attempt(port, m, 1) : publish_attempt(port, m, port->set_words);
 }
 
 /* Publishes, and waits for room where the URL and the caller allow it. */
@@ -112,6 +124,6 @@ int ps__port_wanted(void *state, const ps_topic *topic)
 {
     struct ps__port *port = state;
     uint64_t set[PS__SET_WORDS];
-    if (!ps__interest_set(port, topic, ps__interest_epoch(port, topic), set)) return 0;
-    return ps__interest_count(port, set);
+    if (!ps__interest_set(port, topic, ps__interest_epoch(port, topic), port->set_words, set)) return 0;
+    return ps__interest_count(set, port->set_words);
 }

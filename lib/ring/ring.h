@@ -38,6 +38,7 @@
 #define PS__SET_WORDS  (PS_MEMBERS_MAX / 64)
 #define PS__EPOCHS     256u             /* by topic hash; one more for wildcards and size changes */
 #define PS__BATCH      64u              /* messages from one lane before the next has its turn; cursors are published as often */
+#define PS__TALLIES    16u              /* threads of a handle that count without a lock, and one */
 #define PS__COPIES     64u              /* cells a reader copies at once */
 #define PS__SLICE_MS   10               /* a dropped lock rings nobody: the longest sleep of who depends on one */
 
@@ -249,7 +250,7 @@ struct ps__port {
     struct ps__loans *loans;            /* of the lane; shared by the handles of an inproc bus */
     struct ps__lease *lease;            /* PS_LOANS_MAX, at the first loan */
     ps__a64 refused, evictions, wakes;
-    ps__a64 published;                  /* in a shared lane */
+    struct { _Alignas(64) ps__a64 count; } published[PS__TALLIES];      /* in a shared lane, by thread */
     uint64_t first_number;              /* in a lane of its own: where it began */
 
     /* reading: the dispatching thread, or whoever joins while joined is 0 */
@@ -351,12 +352,41 @@ static inline uint64_t ps__interest_epoch(struct ps__port *port, const ps_topic 
     /* SYNC(interest) acquire, other end ps__interest_add: whoever sees the new epoch sees the bits. */
     return ps__load_acq(ps__interest_word(port->words, 0, topic->hash)) + ps__load_acq(ps__interest_word(port->words, 1, 0));
 }
-/* Who wants it: the set under that epoch, from memory if it is known; 0 if empty. */
-PS_PRIVATE int ps__interest_set(struct ps__port *port, const ps_topic *topic, uint64_t epoch, uint64_t *set);
-static inline int ps__interest_count(const struct ps__port *port, const uint64_t *set)
+#define PS__MEMO_ENTRIES 131072u        /* virtual; a page is real once a topic falls into it */
+/* A bijection of 64 bits: small numbers and sets with few bits must not cancel each other out. */
+static inline uint64_t ps__memo_mix(uint64_t x)
+{
+    x ^= x >> 32;
+    x *= 0xd6e8feb86659fd93u;
+    return x ^ x >> 29;
+}
+static inline ps__a64 *ps__memo_entry(const struct ps__port *port, const ps_topic *topic, unsigned words)
+{
+    return port->memo + (topic->hash & (PS__MEMO_ENTRIES - 1)) * (words + 1);
+}
+/* Asks every member, and remembers the answer under the key. */
+PS_PRIVATE void ps__interest_ask(struct ps__port *port, const ps_topic *topic, uint64_t key, uint64_t *set);
+/* Who wants it: the set under that epoch, from memory if it is known; 0 if empty. words: port->set_words, here because a loop
+ * whose length is a constant costs nothing. */
+static inline int ps__interest_set(struct ps__port *port, const ps_topic *topic, uint64_t epoch, unsigned words, uint64_t *set)
+{
+    ps__a64 *entry = ps__memo_entry(port, topic, words);
+    uint64_t key = ps__memo_mix(topic->hash ^ port->memo_seed) + epoch, tag = ps__memo_mix(key), any = 0;
+    for (unsigned w = 0; w < words; w++) {
+        set[w] = ps__load_rlx(&entry[w]);
+        tag = ps__memo_mix(tag ^ set[w]);
+    }
+    if (PS_UNLIKELY(ps__load_rlx(&entry[words]) != tag)) ps__interest_ask(port, topic, key, set);
+    for (unsigned w = 0; w < words; w++) {
+        set[w] &= ~ps__load_rlx(&port->dead_set[w]);
+        any |= set[w];
+    }
+    return any != 0;
+}
+static inline int ps__interest_count(const uint64_t *set, unsigned words)
 {
     uint64_t count = 0;
-    for (unsigned w = 0; w < port->set_words; w++) {    /* by hand: without an instruction for it the compiler calls a function */
+    for (unsigned w = 0; w < words; w++) {    /* by hand: without an instruction for it the compiler calls a function */
         uint64_t x = set[w] - (set[w] >> 1 & 0x5555555555555555u);
         x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
         count += ((x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56;
@@ -370,7 +400,11 @@ PS_PRIVATE void ps__memo_close(struct ps__port *port);
 PS_PRIVATE int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_t size, int wait);
 PS_PRIVATE int ps__port_wanted(void *state, const ps_topic *topic);
 PS_PRIVATE int ps__port_send(struct ps__port *port, const struct ps__message *m, int wait);
-PS_PRIVATE int ps__port_ready(struct ps__port *port);   /* the own lane is reserved, or an error */
+PS_PRIVATE int ps__port_reserve(struct ps__port *port);
+static inline int ps__port_ready(struct ps__port *port)         /* the own lane is reserved, or an error */
+{
+    return PS_LIKELY(ps__load_acq(&port->ready)) ? 0 : ps__port_reserve(port);  /* SYNC(setup) acquire: port->own is filled in */
+}
 
 /* loan.c */
 PS_PRIVATE int ps__port_loan(void *state, const ps_topic *topic, size_t size, void **data, int wait);
@@ -410,9 +444,9 @@ PS_PRIVATE void ps__wake_reader(struct ps__port *port, unsigned r);
 PS_PRIVATE void ps__wake_asleep(struct ps__port *port, unsigned w, uint64_t asleep);
 PS_PRIVATE void ps__wake_waiting(struct ps__port *port, unsigned lane);
 /* Behind the caller's fence: a message for these is there. */
-static inline void ps__wake_readers(struct ps__port *port, const uint64_t *set)
+static inline void ps__wake_readers(struct ps__port *port, const uint64_t *set, unsigned words)
 {
-    for (unsigned w = 0; w < port->set_words; w++) {
+    for (unsigned w = 0; w < words; w++) {
         uint64_t asleep = set[w] & ps__load_rlx(&port->words->sleepers[w]);
         if (PS_UNLIKELY(asleep)) ps__wake_asleep(port, w, asleep);
     }
