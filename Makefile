@@ -92,8 +92,6 @@ TEST_SCRIPTS  := $(patsubst %,./%,$(filter %.sh,$(TESTS)))
 TEST_SUPPORT  := $(BUILD)/test/tests/support.o
 CONFORM_SUITE := $(patsubst %.c,$(BUILD)/test/%.o,$(wildcard tests/conform.c) $(sort $(wildcard tests/conform/*.c)))
 
-BENCHES := $(patsubst %.c,$(BUILD)/%,$(sort $(wildcard tests/bench/*.c)))
-
 # Seconds one test program may run, and how many run at the same time.
 TIMEOUT_check ?= $(if $(SANITIZE),300,120)
 JOBS ?= 1
@@ -106,7 +104,7 @@ CMOCKA_LIBS   = $(shell pkg-config --libs cmocka 2>/dev/null || echo -lcmocka)
 .DELETE_ON_ERROR:
 .SECONDARY:
 .SUFFIXES:
-.PHONY: all static shared single man examples demo deps check check-single asan tsan install uninstall bench clean help FORCE
+.PHONY: all static shared single man examples demo deps check check-single asan tsan install uninstall clean help FORCE
 
 # ------------------------------------------------------------------ what to ask for
 
@@ -159,15 +157,12 @@ install: static shared $(BUILD)/examples/psbus man ## header, libraries, tool, p
 uninstall: man ## take exactly that away again
 	$(INSTALL) uninstall
 
-bench: static shared $(BENCHES) ## speed and memory, beside the machine's limits
-	@for bench in $(BENCHES); do "$$bench" || exit 1; done
-
 clean: ## remove the build directory
 	@case '$(BUILD)' in ''|.|..|/|*/) echo "clean: BUILD='$(BUILD)' is no directory of ours" >&2; exit 1;; esac
 	rm -rf '$(BUILD)'
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # ------------------------------------------------------------------ libraries
 
@@ -255,9 +250,6 @@ $(BUILD)/$(1): $(patsubst %.c,$(BUILD)/static/%.o,$(sort $(wildcard $(1)/*.c))) 
 endef
 $(foreach directory,$(EXAMPLE_DIRECTORIES),$(eval $(call EXAMPLE_DIRECTORY,$(directory))))
 
-$(BENCHES): $(BUILD)/%: $(BUILD)/static/%.o $(STATIC_LIBRARY)
-	$(LINK) $^ $(LDLIBS)
-
 $(filter $(BUILD)/tests/conform_%,$(TEST_PROGRAMS)): $(CONFORM_SUITE)
 
 $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/test/%.o $(TEST_SUPPORT) $(TEST_LIBRARY)
@@ -267,5 +259,45 @@ $(TEST_PROGRAMS): $(BUILD)/%: $(BUILD)/test/%.o $(TEST_SUPPORT) $(TEST_LIBRARY)
 ifneq ($(filter deps,$(MAKECMDGOALS)),)
 $(patsubst %.c,$(BUILD)/test/%.o,$(TESTS)) $(TEST_SUPPORT) $(CONFORM_SUITE) check: | deps
 endif
+
+# ------------------------------------------------------------------ speed, and long runs
+
+.PHONY: bench bench-peers bench-deps bench-peers-deps
+
+BENCH_OBJECTS := $(patsubst %.c,$(BUILD)/static/%.o,$(sort $(wildcard tests/bench/*.c)) tests/bench/peers/peer.c)
+# Adapters of the libraries that are here, each by its header: not all have a pkg-config file.
+PEERS = $(foreach peer,zmq:zmq.h nng:nng/nng.h redis:hiredis/hiredis.h,$(shell printf '\043include <%s>\n' \
+	$(lastword $(subst :, ,$(peer))) | $(CC) $(CPPFLAGS) -E - >/dev/null 2>&1 && echo $(firstword $(subst :, ,$(peer)))))
+PEER_LIBS = $(patsubst -lredis,-lhiredis,$(PEERS:%=-l%))
+
+# $(1): the program. The environment PS_BENCH_REPS, PS_BENCH_MS and PS_BENCH_ONLY is described in tests/bench/main.c.
+RUN_BENCH = mkdir -p '$(BUILD)/bench' && '$(1)' '$(BUILD)/libpsbus.so' '$(BUILD)/tests/bench/start/first' '$(BUILD)/bench' && \
+	sh tests/bench/plots.sh '$(BUILD)/bench'
+
+BENCH_NEEDS := static shared $(BUILD)/tests/bench/start/first
+
+bench: $(BENCH_NEEDS) $(BUILD)/tests/bench/bench ## speed and memory beside the machine's limits; build/bench/*.csv, *.svg
+	@$(call RUN_BENCH,$(BUILD)/tests/bench/bench)
+
+bench-peers: $(BENCH_NEEDS) $(BUILD)/tests/bench/bench-peers ## the same, and ZeroMQ, nng and Redis where they are installed
+	@$(call RUN_BENCH,$(BUILD)/tests/bench/bench-peers)
+
+bench-deps: ## install what bench draws plots with (gnuplot)
+	@sh tests/bench/deps.sh bench-deps gnuplot-nox
+
+bench-peers-deps: ## install the peers that bench-peers can measure
+	@sh tests/bench/deps.sh bench-peers-deps pkg-config libzmq3-dev libnng-dev libhiredis-dev redis-server
+
+$(BUILD)/tests/bench/bench: $(BENCH_OBJECTS) $(STATIC_LIBRARY)
+	$(LINK) $^ -lm $(LDLIBS)
+
+# Linked anew each time, because what is installed may have changed.
+$(BUILD)/tests/bench/bench-peers: $(BENCH_OBJECTS) $(STATIC_LIBRARY) FORCE
+	@[ -n '$(PEERS)' ] || echo 'bench-peers: no peer is installed (make bench-peers-deps installs them)'
+	$(if $(PEERS),@$(MAKE) --no-print-directory $(PEERS:%=$(BUILD)/static/tests/bench/peers/%.o))
+	$(LINK) $(filter %.o,$^) $(PEERS:%=$(BUILD)/static/tests/bench/peers/%.o) $(STATIC_LIBRARY) $(PEER_LIBS) -lm $(LDLIBS)
+
+$(BUILD)/tests/bench/start/first: $(BUILD)/static/tests/bench/start/first.o $(STATIC_LIBRARY)
+	$(LINK) $^ $(LDLIBS)
 
 -include $(shell [ ! -d '$(BUILD)' ] || find '$(BUILD)/static' '$(BUILD)/shared' '$(BUILD)/test' -name '*.d' 2>/dev/null)

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * limits.h - what the machine takes without a library. Each is a measurement of the table.
+ */
+#ifndef PS_BENCH_LIMITS_H
+#define PS_BENCH_LIMITS_H
+
+#include "measure.h"
+
+double limit_one_line(struct row *row);
+double limit_two_lines(struct row *row);
+double limit_ring(struct row *row);             /* one producer, one consumer, 64 bytes */
+double limit_ring_sleeping(struct row *row);    /* round trip through two of them, with futexes */
+double limit_pipe(struct row *row);             /* round trip through two pipes */
+double limit_touched(struct row *row);          /* buffers of x bytes, written there and read here */
+
+#endif
