@@ -123,7 +123,7 @@ man: $(BUILD)/man/psbus.7 ## the manual pages, build/man
 demo: all ## the main job on real text: processes streaming the sources, one killed, one stopped
 	@$(BUILD)/examples/demo include lib examples tests
 
-deps: ## install what the tests need, if it is missing (cmocka, pkg-config, cmake, mandoc, clang, g++)
+deps: ## install what the tests need, if it is missing (cmocka, pkg-config, cmake, mandoc, clang, g++, valgrind)
 	@CC='$(CC)' CXX='$(CXX)' CFLAGS='$(CPPFLAGS) $(CFLAGS) $(LDFLAGS)' sh tests/deps.sh
 
 check: static $(if $(SANITIZE),,shared single man) examples $(TEST_PROGRAMS) ## all tests; TESTS=FILE… for some, JOBS=N at a time
@@ -298,6 +298,17 @@ $(BUILD)/tests/bench/bench-peers: $(BENCH_OBJECTS) $(STATIC_LIBRARY) FORCE
 	$(LINK) $(filter %.o,$^) $(PEERS:%=$(BUILD)/static/tests/bench/peers/%.o) $(STATIC_LIBRARY) $(PEER_LIBS) -lm $(LDLIBS)
 
 $(BUILD)/tests/bench/start/first: $(BUILD)/static/tests/bench/start/first.o $(STATIC_LIBRARY)
+	$(LINK) $^ $(LDLIBS)
+
+# Counted in a build with flags of its own, because every flag changes the counts. UPDATE=1 writes the table of limits anew.
+.PHONY: check-instructions
+check-instructions: ## instructions of publish and dispatch against the checked-in limits
+	@$(MAKE) --no-print-directory BUILD='$(BUILD)/instructions' CFLAGS=-O2 CPPFLAGS= LDFLAGS= LDLIBS= \
+		'$(BUILD)/instructions/tests/bench/instructions/count'
+	@UPDATE='$(UPDATE)' sh tests/bench/instructions.sh '$(BUILD)/instructions/tests/bench/instructions/count' \
+		tests/bench/instructions '$(CC)'
+
+$(BUILD)/tests/bench/instructions/count: $(BUILD)/static/tests/bench/instructions/count.o $(STATIC_LIBRARY)
 	$(LINK) $^ $(LDLIBS)
 
 -include $(shell [ ! -d '$(BUILD)' ] || find '$(BUILD)/static' '$(BUILD)/shared' '$(BUILD)/test' -name '*.d' 2>/dev/null)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # deps.sh - install what the tests need through the system's package manager, if it is missing: cmocka, without which there are
-# no tests, and the tools of the tests of what is shipped (pkg-config, cmake, mandoc, a C++ compiler, clang). Tests whose tool
+# no tests, and the tools of the tests of what is shipped (pkg-config, cmake, mandoc, a C++ compiler, clang, valgrind). Tests whose tool
 # cannot be had are skipped, and say so.
 set -u
 
@@ -57,7 +57,7 @@ fi
 # A line for each thing that is missing.
 missing() {
     have_cmocka || echo cmocka
-    for tool in pkg-config cmake mandoc clang; do
+    for tool in pkg-config cmake mandoc clang valgrind; do
         command -v "$tool" >/dev/null 2>&1 || echo "$tool"
     done
     command -v "${CXX:-c++}" >/dev/null 2>&1 || echo c++

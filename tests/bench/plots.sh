@@ -42,6 +42,7 @@ set xlabel "bytes of a message"
 set ylabel "million messages a second"
 set y2label "GB/s (broken lines)"
 set logscale x 2
+set xtics (16, 64, 256, "1 K" 1024, "4 K" 4096, "16 K" 16384, "64 K" 65536, "256 K" 262144, "1 M" 1048576)
 set logscale y
 set logscale y2
 set y2tics
@@ -71,6 +72,7 @@ if points topics.; then
     draw topics <<PLOT
 set title "Cost of a message end to end, every topic subscribed and used in turn"
 set xlabel "topics"
+set format x "%.0s%c"
 set ylabel "ns"
 set logscale x
 set yrange [0:*]
@@ -83,17 +85,18 @@ fi
 curves=
 for key in $(awk -F, 'NR > 1 && !seen[$1]++ { print $1 }' "$latency"); do
     awk -F, -v key="$key" '$1 == key { print $2, $3 * 100 }' "$latency" >"$dir/plot.$key"
-    curves="$curves${curves:+, }\"$dir/plot.$key\" with steps lw 2 title \"$key\""
+    curves="$curves${curves:+, }\"$dir/plot.$key\" with histeps lw 1.5 title \"$key\""
 done
 if [ -n "$curves" ]; then
     draw latency <<PLOT
 set title "Latency, one way, all repetitions"
-set xlabel "ns"
+set xlabel "nanoseconds"
 set ylabel "% of the messages, 20 bins a decade"
 set logscale x
 set logscale y
 set yrange [0.0005:100]
-set key top right
+set key below
+set format x "%.0s%c"
 plot $curves
 PLOT
 else

@@ -181,12 +181,15 @@ void report_csv(struct row *rows, size_t count, const char *directory)
     fprintf(file, "key,ns,part\n");
     for (size_t i = 0; i < count; i++) {
         double all = 0;
-        for (int k = 0; rows[i].bins && k < BINS; k++)
+        int first = BINS, last = -1;
+        for (int k = 0; rows[i].bins && k < BINS; k++) {
             all += (double)rows[i].bins[k];
-        for (int k = 0; all > 0 && k < BINS; k++)
-            if (rows[i].bins[k])
-                fprintf(file, "%s,%.6g,%.6g\n", rows[i].key, 10 * pow(10, (k + 0.5) / BINS_PER_DECADE),
-                        (double)rows[i].bins[k] / all);
+            first = rows[i].bins[k] && k < first ? k : first;
+            last = rows[i].bins[k] ? k : last;
+        }
+        for (int k = first; k <= last; k++)
+            fprintf(file, "%s,%.6g,%.6g\n", rows[i].key, 10 * pow(10, (k + 0.5) / BINS_PER_DECADE),
+                    (double)rows[i].bins[k] / all);
     }
     finish(file, directory, "latency.csv");
 }
