@@ -311,4 +311,11 @@ check-instructions: ## instructions of publish and dispatch against the checked-
 $(BUILD)/tests/bench/instructions/count: $(BUILD)/static/tests/bench/instructions/count.o $(STATIC_LIBRARY)
 	$(LINK) $^ $(LDLIBS)
 
+.PHONY: soak
+soak: $(BUILD)/tests/soak/soak ## all features for 10 minutes (SOAK_SECONDS=N), and nothing grows
+	@'$<'
+
+$(BUILD)/tests/soak/soak: $(patsubst %.c,$(BUILD)/static/%.o,$(sort $(wildcard tests/soak/*.c))) $(STATIC_LIBRARY)
+	$(LINK) $^ $(LDLIBS)
+
 -include $(shell [ ! -d '$(BUILD)' ] || find '$(BUILD)/static' '$(BUILD)/shared' '$(BUILD)/test' -name '*.d' 2>/dev/null)
