@@ -8,14 +8,16 @@
 
 #include <elf.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-const char *library_path = "build/libpsbus.so", *first_path = "build/tests/bench/first";
+const char *library_path = "build/libpsbus.so", *first_path = "build/tests/bench/start/first";
 
 /* ---------------------------------------------------------------- first message */
 
@@ -25,6 +27,7 @@ static pid_t start(int side, const char *kind, const char *what, const char *whe
     if (pid < 0)
         give_up("fork");
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
         pin(side);
         execl(first_path, first_path, kind, what, where, shared, (char *)NULL);
         perror(first_path);
@@ -33,13 +36,17 @@ static pid_t start(int side, const char *kind, const char *what, const char *whe
     return pid;
 }
 
-static void ended(pid_t pid)
+static _Noreturn void give_up_first(const char *shared_path, const char *why)
 {
-    int status;
-    if (waitpid(pid, &status, 0) != pid || status != 0) {
-        fprintf(stderr, "bench: %s ended with status %d\n", first_path, status);
-        exit(1);
-    }
+    unlink(shared_path);
+    fprintf(stderr, "bench: %s: %s\n", first_path, why);
+    exit(1);
+}
+
+static int has_ended(pid_t pid)
+{
+    siginfo_t info = { 0 };
+    return waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && info.si_pid != 0;
 }
 
 /* Microseconds from the first fork until the reader has had a message; the median of some starts. */
@@ -68,14 +75,15 @@ double first_message(struct row *row)
         pid_t reader = start(1, kind, "read", where, shared_path), publisher = start(0, kind, "publish", where, shared_path);
         while (!shared->resident_kib) {
             nap_us(200);
-            if (now_ns() - begin > 10000000000u) {
-                fprintf(stderr, "bench: no first message within 10 seconds\n");
-                exit(1);
-            }
+            if (has_ended(reader) || has_ended(publisher))
+                give_up_first(shared_path, "ended too early");
+            if (now_ns() - begin > 10000000000u)
+                give_up_first(shared_path, "no message within 10 seconds");
         }
         shared->finish = 1;
-        ended(publisher);
-        ended(reader);
+        int status[2];
+        if (waitpid(publisher, &status[0], 0) != publisher || waitpid(reader, &status[1], 0) != reader || status[0] || status[1])
+            give_up_first(shared_path, "ended badly");
         us[n] = (double)(shared->seen_ns - begin) / 1e3;
         kib[n] = (double)shared->resident_kib;
         if (!row->x)

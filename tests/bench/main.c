@@ -25,8 +25,8 @@
                                .measure = burst, .x = n, .flags = PROCESSES | HALF | HIDDEN }
 #define TOPICS(n)            { .key = "topics." #n, .what = "message, " #n " topics", .where = "shm", .unit = "ns", \
                                .measure = topics, .x = n, .flags = PROCESSES | HALF | HIDDEN }
-#define MANY(n, w, f)        { .key = "many." w "." #n, .what = "publishers and readers, " #n " each", .where = w, .unit = "M/s", \
-                               .measure = many_to_many, .x = n, .flags = (f) | HALF }
+#define MANY(n, w, f)        { .key = "many." w "." #n, .what = "publishers and readers, " #n " each", .where = w, \
+                               .unit = "M/s", .measure = many_to_many, .x = n, .flags = (f) | HALF }
 
 static struct row own_rows[] = {
     { .what = "the machine" },
