@@ -90,7 +90,7 @@ static struct row own_rows[] = {
       .measure = topics, .x = 100000, .flags = PROCESSES, .goal = AT_MOST, .factor = 60 },
     { .key = "picky", .what = "reader of 1 % of the traffic, for each message", .where = "shm", .unit = "ns",
       .measure = one_percent, .flags = PROCESSES, .goal = AT_MOST, .factor = 5 },
-    { .key = "publishers.1", .what = "one thread publishing, a reader that does not read", .where = "inproc", .unit = "M/s",
+    { .key = "publishers.1", .what = "one thread publishing, its reader does not read", .where = "inproc", .unit = "M/s",
       .measure = publishers, .x = 1 },
     { .key = "publishers.2", .what = "two threads publishing, together", .where = "inproc", .unit = "M/s",
       .measure = publishers, .x = 2, .goal = AT_LEAST, .factor = 0.8, .against = "publishers.1" },
