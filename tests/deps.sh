@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: MIT
 # deps.sh - install what the tests need through the system's package manager, if it is missing: cmocka, without which there are
-# no tests, and the tools of the tests of what is shipped (pkg-config, cmake, mandoc, a C++ compiler, clang, valgrind). Tests whose tool
-# cannot be had are skipped, and say so.
+# no tests, and the tools of the tests of what is shipped (pkg-config, cmake, mandoc, a C++ compiler, clang, valgrind). Tests
+# whose tool cannot be had are skipped, and say so.
 set -u
 
 cc=${CC:-cc}
