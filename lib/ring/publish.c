@@ -109,7 +109,7 @@ int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_
     struct ps__port *port = state;
     if (PS_UNLIKELY(port->observe)) return ps__fail(PS_ENOTSUP, "a handle with observe=1 sends nothing");
     uint64_t most = ps__load_rlx(&port->message_max);
-    if (PS_UNLIKELY(size > most)) {             /* or the lane is not reserved yet */
+    if (PS_UNLIKELY(size > most) && size > PS__MESSAGE_LEAST) {         /* or the lane is not reserved yet */
         struct ps__geometry g;
         ps__port_geometry(port, &g);
         if (!most) most = ps__message_max(&g);

@@ -156,6 +156,7 @@ PS_PRIVATE int ps__geometry_fix(struct ps__words *words, struct ps__geometry *g)
 static inline size_t ps__cells_size(const struct ps__geometry *g) { return (size_t)PS__LINE << g->depth_log; }
 static inline size_t ps__payload_size(const struct ps__geometry *g) { return (size_t)PS__UNIT << g->units_log; }
 static inline size_t ps__loans_size(const struct ps__geometry *g) { return (size_t)PS__UNIT << g->loans_log; }
+#define PS__MESSAGE_LEAST 1024u         /* every bus takes that much */
 PS_PRIVATE uint64_t ps__message_max(const struct ps__geometry *g);
 
 /* ------------------------------------------------------------------ a handle's private side */
