@@ -275,7 +275,9 @@ int main(int argc, char **argv)
         case 'c': loop.count = number("count", optarg); break;
         case 's': loop.limit_ms = number("seconds", optarg) * 1000; break;
         case 'e': loop.every_ms = number("every", optarg); break;
-        default: return 2;
+        default:
+            fprintf(stderr, "usage: event_loop [--count N] [--seconds N] [--every MS] [URL [URL]]\n");
+            return 2;
         }
     if (argc - optind > 2) {
         fprintf(stderr, "event_loop: two URLs at most\n");

@@ -257,7 +257,9 @@ int main(int argc, char **argv)
         switch (letter) {
         case 'f': frames = number_of("frames", optarg, 1, UINT32_MAX); break;
         case 's': size = (size_t)number_of("size", optarg, 4096, 1 << 28); break;
-        default: return 2;
+        default:
+            fprintf(stderr, "usage: zero_copy [--frames N] [--size BYTES] [URL]\n");
+            return 2;
         }
     /* Eight frames under way: enough to overlap drawing and reading, few enough to meet a full area. */
     char own[64];

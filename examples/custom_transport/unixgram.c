@@ -219,15 +219,19 @@ static uint64_t *unixgram_missed(struct unixgram *u, uint64_t id)
 static int unixgram_each(struct unixgram *u, const ps_topic *topic, const void *data, size_t size, int send)
 {
     struct unixgram_header header = { UNIXGRAM_MAGIC, (uint32_t)topic->len, u->id, u->sequence, 0 };
-    int wanted = 0, rc = 0, joining;
+    int wanted = 0, failed = 0, rc, joining;
     uint64_t id;
 
     rewinddir(u->directory);
     while ((id = unixgram_listed(u, &joining)) != 0) {
         if (joining || (id == u->id && !u->echo) || (rc = unixgram_wants(u, id, topic)) == 0)
             continue;
-        if (rc < 0)
-            break;
+        if (rc < 0) {                           /* it may have wanted it: then it is told that it missed something */
+            failed = rc;
+            if (send)
+                ++*unixgram_missed(u, id);
+            continue;
+        }
         if (send) {
             uint64_t *missed = unixgram_missed(u, id);
 
@@ -243,7 +247,7 @@ static int unixgram_each(struct unixgram *u, const ps_topic *topic, const void *
     }
     if (send && wanted > 0)
         u->sequence++;
-    return wanted > 0 || rc > 0 ? wanted : rc;          /* an error after somebody got it comes too late */
+    return wanted > 0 ? wanted : failed;        /* an error beside somebody who got it is that member's alone */
 }
 
 /* No thread is cancelled in here, it would take the lock with it; the same below. */
@@ -341,27 +345,29 @@ static int unixgram_begin(void *state, int marked)
     return 0;
 }
 
+static int unixgram_garbage(struct unixgram *u)
+{
+    u->garbage++;
+    return -1;
+}
+
 /* 1 a message, 0 the mark, -1 nothing of use. Whatever is there may come from anybody who can write to the directory. */
 static int unixgram_take(struct unixgram *u, size_t got, ps_record *record)
 {
     struct unixgram_header header;
     const char *topic;
 
-    u->garbage++;
     if (got < sizeof header || got > UNIXGRAM_DATAGRAM)
-        return -1;
+        return unixgram_garbage(u);
     memcpy(&header, u->buffer, sizeof header);
-    if (header.topic_len == 0 && header.publisher == u->id) {
-        u->garbage--;                   /* ours; if it is not the last one, its dispatch has ended before it */
+    if (header.topic_len == 0 && header.publisher == u->id)     /* if it is not the last one, its dispatch has ended before it */
         return u->marked && header.sequence == u->mark ? 0 : -1;
-    }
     if (header.magic != UNIXGRAM_MAGIC || header.publisher == 0 || header.topic_len > PS_TOPIC_MAX ||
         got - sizeof header < header.topic_len + 1)
-        return -1;
+        return unixgram_garbage(u);
     topic = (const char *)u->buffer + got - header.topic_len - 1;
     if (topic[header.topic_len] != '\0' || u->host->topic(u->host, topic, &record->topic) < 0)
-        return -1;
-    u->garbage--;
+        return unixgram_garbage(u);
     u->lost += header.lost;
     record->data = u->buffer + sizeof header;
     record->size = got - sizeof header - header.topic_len - 1;
