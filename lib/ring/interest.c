@@ -125,6 +125,14 @@ void ps__interest_forget(struct ps__port *port)
     memset(port->wild_count, 0, sizeof port->wild_count);
 }
 
+/* The reader's own short-cut, without a look at its subscriptions: what its filter has no bit for, none of them wants. A message
+ * published behind a subscribe brings that one's bits with its stamp (SYNC(commit)). */
+int ps__interest_lacks(struct ps__port *port, uint64_t hash)
+{
+    if (!ps__has_slot(port) || ps__load_rlx(&port->about[port->slot]->wild)) return 0;
+    return !interest_has(port->bits[port->slot], PS__SMALL_BITS, hash);
+}
+
 int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic)
 {
     struct ps__about *about = port->about[slot];

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <stdlib.h>
 
+_Static_assert(PS__COPIES <= 64, "copy_skip has a bit for each copy");
+
 #define READER_RESYNCS 64                       /* jumps over garbage in one call */
 
 /* ps__port.marked. */
@@ -27,23 +29,33 @@ enum { READER_NOTHING, READER_SKIPPED, READER_DONE };
 static int reader_fill(struct ps__port *port, unsigned lane)
 {
     const struct ps__view *view = &port->view[lane];
-    uint64_t first = port->next[lane];
+    uint64_t first = port->next[lane], skip = 0;
     unsigned count = 0;
     for (; count < PS__COPIES; count++) {
         struct ps__cell *cell = &view->cell[(first + count) & (view->cells - 1)];
         /* SYNC(commit) acquire, other end ps__ring_put. m1.5 */
         if (ps__load_acq(&cell->stamp) != first + count + 1) break;
-        ps__copy_out(&port->copy[count], cell, sizeof port->copy[0]);
+        /* Of what nobody here wants the head is enough: its second line stays where it is. Decided here for good, because a
+         * subscription that comes before it is taken is no business of what was published before. */
+        if (ps__interest_lacks(port, ps__load_rlx(&cell->hash))) {
+            skip |= (uint64_t)1 << count;
+            ps__copy_out(&port->copy[count], cell, offsetof(struct ps__copy, data));
+        } else {
+            ps__copy_out(&port->copy[count], cell, sizeof port->copy[0]);
+        }
     }
     /* SYNC(claim) acquire fence, other end ps__ring_put: if a byte of a copy was of a later message, its claim is seen in
      * tail now. An acquire load of tail in its place is not enough: m1.3, m7.2. */
     ps__fence_acq();
     uint32_t tail_seq = ps__seq(ps__load_rlx(&view->lane->tail));
     port->copy_tail = tail_seq;
+    port->copy_skip = skip;
     port->copy_at = 0;
     port->copy_lane = lane;
     port->copy_count = 0;
-    if (tail_seq - (uint32_t)first > view->cells) return 0;     /* of the oldest; the others are younger */
+    uint32_t claimed = tail_seq - (uint32_t)first;
+    if (claimed > view->cells) return 0;        /* of the oldest; the others are younger */
+    if (count > claimed) count = claimed;       /* stamps of what nobody has claimed yet are garbage, and nothing to step over */
     /* The second look is for a sleep of 2^32 messages inside the copy: then the first cell has another stamp too. */
     if (count == 0 || ps__load_rlx(&view->cell[first & (view->cells - 1)].stamp) != first + 1) return 0;
     port->copy_count = count;
@@ -200,6 +212,7 @@ static int reader_take(struct ps__port *port, unsigned lane, const struct ps__co
     size_t topic_len = m->meta >> 8;
     if ((m->meta & 0xff) == PS__KIND_HOLE || (port->shared_lane && !port->echo && m->publisher == port->publisher))
         return reader_unwanted(port, lane);
+    if (port->copy_skip >> port->copy_at & 1) return reader_unwanted(port, lane);
     if (!reader_locate(port, lane, m, &at)) goto garbage;
     if (at.topic_shared) ps__copy_out(port->topic_copy, at.topic, topic_len);
     else memcpy(port->topic_copy, at.topic, topic_len);

@@ -272,6 +272,7 @@ struct ps__port {
     size_t buffer_size;
     struct ps__copy copy[PS__COPIES];   /* cells from the cursor of copy_lane on, believed */
     unsigned copy_lane, copy_at, copy_count;
+    uint64_t copy_skip;                 /* bit i: copy[i] is a head only, of a message that no subscription wants */
     uint32_t copy_tail;                 /* tail when that was last asked */
     ps__a32 reading;                    /* a dispatch is in progress: cursors lag */
     ps__a32 held, held_lane;            /* between dispatches: copies behind the cursor, which cannot be lost any more */
@@ -343,6 +344,7 @@ PS_PRIVATE void ps__interest_remove(struct ps__port *port, const ps_filter *filt
 PS_PRIVATE void ps__interest_clear(struct ps__words *words, struct ps__about *about, ps__a64 *bits);
 PS_PRIVATE void ps__interest_forget(struct ps__port *port);
 PS_PRIVATE int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic);
+PS_PRIVATE int ps__interest_lacks(struct ps__port *port, uint64_t hash);       /* 1: this handle certainly does not want it */
 /* The word by which publishers notice that the answer may have changed. */
 static inline ps__a64 *ps__interest_word(struct ps__words *words, int common, uint64_t hash)
 {
