@@ -228,6 +228,18 @@ static void test_tool_line_over_the_limit_named(void **state)
     tool_done(&pub);
     tool_done(&sub);
 
+    /* What is not sent is no message of --count. */
+    sub_start(&sub, bus, url, "--raw", "t", "3");
+    assert_status(&pub, tool_run(&pub, text, "pub", "--keep-going", "--count", "3", url, "t"), 1);
+    assert_int_equal(tool_lines(tool_err(&pub)), 2);
+    assert_status(&sub, tool_wait(&sub), 0);
+    assert_says(tool_out(&sub), "\nlast\n");
+    tool_done(&pub);
+    tool_done(&sub);
+    assert_status(&pub, tool_run(&pub, text, "pub", "--keep-going", "--count", "2", url, "t"), 0);
+    assert_string_equal(tool_err(&pub), "");
+    tool_done(&pub);
+
     assert_status(&pub, tool_run(&pub, text, "pub", "--whole", url, "t"), 1);
     assert_one_line(&pub, "psbus pub: standard input: more than the ");
     tool_done(&pub);

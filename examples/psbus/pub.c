@@ -137,7 +137,7 @@ struct pub {
     int         fd;                     /* of the bus, once the ring was full; -1: none */
     int         fd_asked;
     double      started, deadline, rate;
-    uint64_t    count, handled;         /* messages to send (0: all), and come to so far */
+    uint64_t    count, handled;         /* messages to send (0: all); lines come to so far */
     uint64_t    sent, bytes, nobody, waits;
 };
 
@@ -171,7 +171,7 @@ static int pub_publish(struct pub *pub, const void *data, size_t size)
 /* --rate: until the next message is due; 0: stopped, or the time is over. */
 static int pub_pace(struct pub *pub)
 {
-    double due = pub->rate > 0 ? pub->started + (double)pub->handled / pub->rate : 0;
+    double due = pub->rate > 0 ? pub->started + (double)pub->sent / pub->rate : 0;
 
     while (!over(pub->deadline)) {
         if (tool_now() >= due)
@@ -202,7 +202,7 @@ static int pub_lines(struct pub *pub, struct input *in, int keep_going)
     char what[64];
     int status = TOOL_OK;
 
-    while (pub->count == 0 || pub->handled < pub->count) {
+    while (pub->count == 0 || pub->sent < pub->count) {
         if (!input_line(in, &data, &size)) {
             if (in->error != 0) {
                 tool_say("%s: %s", in->name, strerror(in->error));
@@ -247,10 +247,10 @@ static int pub_whole(struct pub *pub, struct input *in)
         tool_say("%s: more than the %zu bytes that the bus takes: not sent", in->name, in->limit);
         return TOOL_ERROR;
     }
-    for (; pub->handled < (pub->count ? pub->count : 1); pub->handled++) {
+    while (pub->sent < (pub->count ? pub->count : 1)) {
         int rc = pub_pace(pub) ? pub_publish(pub, data, size) : PS_EAGAIN;
         if (rc == PS_EAGAIN)
-            return pub_cut(pub, pub->handled ? "the rest was" : "it was");
+            return pub_cut(pub, pub->sent ? "the rest was" : "it was");
         if (rc < 0)
             return tool_fail(rc, "%s: %zu bytes", in->name, size);
     }
@@ -353,7 +353,7 @@ static int pub_main(int argc, char **argv)
 const struct tool_command tool_pub = {
     "pub", "[OPTIONS] URL TOPIC [FILE]", "each line of FILE, or of standard input, is a message",
     "  --whole            the file is one message; with --count it is sent so many times\n"
-    "  --count N          stop after N messages\n"
+    "  --count N          stop after N messages that were sent\n"
     "  --rate N           N messages a second\n"
     "  --wait             begin when somebody wants the topic\n"
     "  --timeout SECONDS  give up then: exit status 3 if something was not sent\n"
