@@ -332,7 +332,7 @@ static void test_tool_mistakes_in_the_call_named_in_one_line(void **state)
 static void test_tool_wrong_url_named_in_one_line(void **state)
 {
     static const struct { const char *url, *says; } urls[] = {
-        { "nonsense", "nonsense" }, { "shmm://x", "shmm" }, { "shm://x?depht=4", "depht" }, { "shm://a..b/../c", "c" },
+        { "nonsense", "the URL \"nonsense\" has" }, { "shmm://x", "shmm" }, { "shm://x?depht=4", "depht" }, { "shm://a..b/../c", "c" },
         { "shm://.x", ".x" }, { "shm://x?members=0", "members" }, { "", "" }, { "remote://host/x", "remote" },
     };
     struct tool t;

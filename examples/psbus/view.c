@@ -19,13 +19,17 @@ static const char *url_option(const char *url, const char *option)
     return NULL;
 }
 
+/* What has no scheme stays as it is: then ps_open() refuses it in the words that were typed. */
 static char *url_with(const char *url, const char *option, const char *value)
 {
-    size_t size = strlen(url) + strlen(option) + strlen(value) + 3;
+    static const char letters[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+.-";
+    size_t size = strlen(url) + strlen(option) + strlen(value) + 3, scheme = strspn(url, letters);
     char *text = malloc(size);
 
     if (text == NULL)
         tool_say("out of memory");
+    else if (scheme == 0 || url[scheme] != ':')
+        memcpy(text, url, strlen(url) + 1);
     else
         snprintf(text, size, "%s%c%s=%s", url, strchr(url, '?') == NULL ? '?' : '&', option, value);
     return text;
