@@ -274,6 +274,8 @@ static void test_tool_mistakes_in_the_call_named_in_one_line(void **state)
         { { "tpo" }, { "unknown command 'tpo'", "did you mean 'top'?" } },
         { { "docter" }, { "did you mean 'doctor'?" } },
         { { "xyzzyx" }, { "unknown command 'xyzzyx'", "--help" } },
+        { { "foo" }, { "unknown command 'foo' (see" } },                        /* one letter of "top" is no help */
+        { { "pub", "--fog" }, { "unknown option '--fog' (see" } },
         { { "--versoin" }, { "unknown option '--versoin'", "did you mean '--version'?" } },
         { { "help", "subb" }, { "did you mean 'sub'?" } },
         { { "help", "sub", "more" }, { "'more' is one argument too many" } },

@@ -82,23 +82,27 @@ int tool_output_gone(void)
 
 /* ------------------------------------------------------------------ nearest names */
 
-/* Letters to insert, delete or replace to come from a to b. Both shorter than 64. */
+/* Letters to insert, delete, replace, or swap with their neighbour to come from a to b. Both shorter than 64. */
 static unsigned tool_distance(const char *a, const char *b)
 {
-    unsigned row[64], columns = (unsigned)strlen(b);
+    unsigned rows[3][64], columns = (unsigned)strlen(b), *before = rows[0], *last = rows[1], *row = rows[2];
 
     for (unsigned j = 0; j <= columns; j++)
-        row[j] = j;
+        before[j] = row[j] = j;
     for (unsigned i = 1; a[i - 1] != '\0'; i++) {
-        unsigned diagonal = row[0];
+        unsigned *oldest = before;
+        before = last;
+        last = row;
+        row = oldest;
         row[0] = i;
         for (unsigned j = 1; j <= columns; j++) {
-            unsigned best = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            if (best > row[j] + 1)
-                best = row[j] + 1;
+            unsigned best = last[j - 1] + (a[i - 1] != b[j - 1]);
+            if (best > last[j] + 1)
+                best = last[j] + 1;
             if (best > row[j - 1] + 1)
                 best = row[j - 1] + 1;
+            if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] && best > before[j - 2] + 1)
+                best = before[j - 2] + 1;
             row[j] = best;
         }
     }
@@ -108,22 +112,24 @@ static unsigned tool_distance(const char *a, const char *b)
 const char *tool_nearest(const char *word, const char *(*name)(const void *list, size_t i), const void *list)
 {
     const char *nearest = NULL, *candidate;
+    size_t length = strlen(word);
     unsigned least = 0;
 
-    if (strlen(word) >= 64)
+    if (length == 0 || length >= 64)
         return NULL;
     for (size_t i = 0; (candidate = name(list, i)) != NULL; i++) {
         unsigned distance = tool_distance(word, candidate);
         /* "publish" is near "pub", whatever the number of letters between them. */
-        if (*word != '\0' && (strncmp(word, candidate, strlen(candidate)) == 0 || strncmp(word, candidate, strlen(word)) == 0))
-            distance = distance > 0;
+        if (strncmp(word, candidate, strlen(candidate)) == 0 || strncmp(word, candidate, length) == 0)
+            distance = 1;
+        else if (2 * distance >= length)
+            continue;                   /* something that shares half its letters or fewer is no help */
         if (nearest == NULL || distance < least) {
             nearest = candidate;
             least = distance;
         }
     }
-    /* Something that shares hardly a letter is no help. */
-    return nearest != NULL && least <= 1 + strlen(nearest) / 3 ? nearest : NULL;
+    return nearest;
 }
 
 static const char *tool_option_name(const void *list, size_t i)
