@@ -228,14 +228,14 @@ static void test_tool_why_names_the_reason_for_each(void **state)
     assert_says(row_with(tool_out(&t), "reader-1"), "yes ");
     assert_says(row_with(tool_out(&t), "reader-1"), "its filter matches; lossy");
     assert_says(row_with(tool_out(&t), "reader-1"), "asleep: will be woken");
-    assert_says(tool_out(&t), "would answer 2 now");
+    assert_says(tool_out(&t), "a publisher whose ring has room would get 2\n");
     tool_done(&t);
 
     assert_status(&t, tool_run(&t, NULL, "why", url, "nobody"), 0);
     assert_says(row_with(tool_out(&t), "reader-1"), "no ");
     assert_says(row_with(tool_out(&t), "reader-1"), "its filter does not match");
     assert_says(row_with(tool_out(&t), "deaf"), "none of its 3 filters matches");
-    assert_says(tool_out(&t), "would answer 0 now: nobody wants it");
+    assert_says(tool_out(&t), "a publisher would get 0: nobody wants it");
     tool_done(&t);
 
     reader_start(&dead, bus, url, "name=gone", "a/b");
@@ -276,7 +276,8 @@ static void test_tool_why_full_and_evicted(void **state)
         assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
     assert_status(&t, tool_run(&t, NULL, "why", url, "t"), 0);
     assert_says(row_with(tool_out(&t), "stuck"), "late ");
-    assert_says(row_with(tool_out(&t), "stuck"), "its ring is full");
+    assert_says(row_with(tool_out(&t), "stuck"), "a publisher's ring is full of what it has not read: that publisher gets PS_EAGAIN");
+    assert_says(tool_out(&t), "a publisher whose ring has room would get 1\n");
     tool_done(&t);
     rc = ps_publish(bus, "t", "x", 1);          /* waits until the other is evicted */
     assert_ok(rc);

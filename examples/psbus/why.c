@@ -52,7 +52,8 @@ static const char *why_member(const ps_member *m, char text[WHY_TEXT])
         return "late";
     }
     if (m->full >= 100) {
-        why_add(text, "its ring is full: the publish is refused (PS_EAGAIN) until it reads or is evicted");
+        why_add(text, "a publisher's ring is full of what it has not read: that publisher gets PS_EAGAIN until it reads or is "
+                      "evicted");
         return "late";
     }
     if (process == 'T' || process == 't')
@@ -91,9 +92,9 @@ static int why_look(const char *url, const char *topic)
                        members[i].name[0] != '\0' ? tool_text(label, members[i].name) : "-", text);
             }
         if (wanted == 0)
-            puts("ps_publish() would answer 0 now: nobody wants it, nothing is written");
+            puts("a publisher would get 0: nobody wants it, nothing is written");
         else
-            printf("ps_publish() would answer %d now\n", wanted);
+            printf("a publisher whose ring has room would get %d\n", wanted);
         rc = tool_output(TOOL_OK);
     }
     free(members);
