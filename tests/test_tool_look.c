@@ -4,6 +4,7 @@
 
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <termios.h>
 
 /* The line of a text that holds a word; static, "" if there is none. */
 static const char *line_with(const char *text, const char *word)
@@ -342,21 +343,35 @@ static void test_tool_top_illegal_filter_named(void **state)
     assert_ok(ps_close(bus));
 }
 
-/* With a terminal of its own: draws, and key q ends it with the terminal as it was. */
-static void test_tool_top_on_a_terminal_ends_with_q(void **state)
+/* The last place of a word, or NULL. */
+static const char *last(const char *text, const char *word)
+{
+    const char *found = NULL;
+
+    for (const char *at = text; (at = strstr(at, word)) != NULL; at++)
+        found = at;
+    return found;
+}
+
+/*
+ * With a terminal of its own: draws, gives the terminal back for Ctrl-Z, takes it again, and ends by the key, or the signal,
+ * with the terminal as it was.
+ */
+static void top_on_a_terminal(char key, int number)
 {
     const char *url = support_url("shm", "tool-tty", NULL);
-    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), drawn = 0, status;
+    int master = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), drawn = 0, resumed = 0, status;
     struct winsize size = { .ws_row = 20, .ws_col = 100 };
+    struct termios before, after;
     char seen[65536], name[128];
     size_t have = 0;
     ps_bus *bus;
     pid_t pid;
 
-    (void)state;
     assert_true(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
     assert_int_equal(ptsname_r(master, name, sizeof name), 0);
     assert_int_equal(ioctl(master, TIOCSWINSZ, &size), 0);
+    assert_int_equal(tcgetattr(master, &before), 0);
     bus = open_named(url, "name=here");
     fflush(NULL);
     pid = fork();
@@ -382,18 +397,38 @@ static void test_tool_top_on_a_terminal_ends_with_q(void **state)
         seen[have] = '\0';
         if (!drawn && strstr(seen, "here") != NULL) {
             drawn = 1;
-            assert_int_equal(write(master, "xq", 2), 2);
+            assert_int_equal(write(master, "x\x1a", 2), 2);
+        }
+        /* Its process group has no shell to continue it, so the system does not stop it. */
+        if (drawn && !resumed && strstr(seen, "\033[?1049l") != NULL &&
+            last(seen, "\033[?1049h") > last(seen, "\033[?1049l")) {
+            resumed = 1;
+            have = 0;
+            if (number != 0)
+                assert_int_equal(kill(pid, number), 0);
+            else
+                assert_int_equal(write(master, &key, 1), 1);
         }
         if (have > sizeof seen / 2 && drawn)
             have = 0;
     }
     status = support_reap(pid, DEADLINE_MS);
     seen[have] = '\0';
+    assert_int_equal(tcgetattr(master, &after), 0);
     close(master);
-    assert_true(drawn);
+    assert_true(drawn && resumed);
     assert_int_equal(status, 0);
     assert_says(seen, "\033[?1049l");
+    assert_int_equal(after.c_lflag, before.c_lflag);
     assert_ok(ps_close(bus));
+}
+
+static void test_tool_top_on_a_terminal_leaves_it_as_it_was(void **state)
+{
+    (void)state;
+    top_on_a_terminal('q', 0);
+    top_on_a_terminal('\x1c', 0);                       /* Ctrl-\ */
+    top_on_a_terminal(0, SIGHUP);
 }
 
 int main(void)
@@ -407,7 +442,7 @@ int main(void)
         cmocka_unit_test(test_tool_why_full_and_evicted),
         cmocka_unit_test(test_tool_top_shows_rates),
         cmocka_unit_test(test_tool_top_illegal_filter_named),
-        cmocka_unit_test(test_tool_top_on_a_terminal_ends_with_q),
+        cmocka_unit_test(test_tool_top_on_a_terminal_leaves_it_as_it_was),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

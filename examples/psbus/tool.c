@@ -238,6 +238,21 @@ int tool_signals(void)
     return TOOL_OK;
 }
 
+int tool_signal(int number)
+{
+    struct sigaction action;
+
+    if (sigaction(number, NULL, &action) == 0 && action.sa_handler == SIG_IGN)
+        return TOOL_OK;
+    memset(&action, 0, sizeof action);
+    sigemptyset(&action.sa_mask);
+    action.sa_handler = tool_on_signal;
+    if (sigaction(number, &action, NULL) == 0)
+        return TOOL_OK;
+    tool_say("sigaction: %s", strerror(errno));
+    return TOOL_ERROR;
+}
+
 void tool_stop_bus(ps_bus *bus)
 {
     tool_bus = bus;

@@ -57,6 +57,7 @@ int tool_real(const char *option, const char *text, double *value);
  * tool_wait(). A closed pipe is an error of the write, not a signal.
  */
 int tool_signals(void);                         /* 0 or TOOL_ERROR */
+int tool_signal(int number);                    /* one more that stops, unless whoever started us has it ignored (nohup) */
 void tool_stop_bus(ps_bus *bus);                /* the handle that signals stop; NULL before it is closed */
 int tool_stopped(void);
 /* Until the descriptor is readable (-1: none), a signal has come or milliseconds are over (-1: never). 1 readable, else 0. */

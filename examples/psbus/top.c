@@ -10,6 +10,7 @@
 #endif
 #include "tool.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -36,6 +37,8 @@ struct top {
     struct { uint64_t publisher, published; } before[PS_MEMBERS_MAX];   /* by slot */
     double        since;                /* the last table, or the start */
     int           screen, keys;         /* a terminal to draw on; keys to read */
+    double        interval;
+    struct termios terminal;            /* as it was, where there are keys */
     uint64_t      rows;                 /* --rows; 0: as many as there is room for */
 };
 
@@ -175,6 +178,64 @@ static int show(struct top *top)
     return fflush(stdout) == 0;
 }
 
+/* ------------------------------------------------------------------ the terminal */
+
+static volatile sig_atomic_t top_suspended;
+
+static void top_on_suspend(int number)
+{
+    (void)number;
+    top_suspended = 1;
+}
+
+/* Ctrl-Z: what it does, or our own answer to it. */
+static void suspend_by(void (*handler)(int))
+{
+    struct sigaction action;
+
+    memset(&action, 0, sizeof action);
+    sigemptyset(&action.sa_mask);
+    action.sa_handler = handler;
+    sigaction(SIGTSTP, &action, NULL);
+}
+
+static void terminal_take(const struct top *top)
+{
+    if (top->keys) {
+        struct termios raw = top->terminal;
+        raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
+        raw.c_cc[VMIN] = 1;
+        raw.c_cc[VTIME] = 0;
+        tcsetattr(STDIN_FILENO, TCSANOW, &raw);
+    }
+    if (top->screen) {
+        suspend_by(top_on_suspend);
+        printf("\033[?1049h\033[H\033[J%s: the first table comes in %g s%s\n", top->url, top->interval,
+               top->keys ? " (q quits)" : "");
+    }
+    fflush(stdout);
+}
+
+static void terminal_give(const struct top *top)
+{
+    if (top->screen) {
+        printf("\033[?1049l");
+        fflush(stdout);
+        suspend_by(SIG_DFL);
+    }
+    if (top->keys)
+        tcsetattr(STDIN_FILENO, TCSANOW, &top->terminal);
+}
+
+/* Stopped by Ctrl-Z with the terminal as it was; from here it goes on when a shell continues it. */
+static void suspend(const struct top *top)
+{
+    top_suspended = 0;
+    terminal_give(top);
+    raise(SIGTSTP);
+    terminal_take(top);
+}
+
 /* ------------------------------------------------------------------ until somebody has seen enough */
 
 /* A key q, or the end of standard input. */
@@ -199,6 +260,8 @@ static int watch(struct top *top, double until)
         if (rc == 0 || ++turns % 256 == 0)
             if (tool_stopped() || key_quit(top) || tool_output_gone())
                 return 0;
+        if (top_suspended)
+            suspend(top);
         if (rc == 0)
             continue;
         top->missed += msg->lost;
@@ -239,7 +302,6 @@ static int loop(struct top *top, double interval, uint64_t tables)
 
 static int top_run(struct top *top, char **filters, int filter_count, double interval, uint64_t tables)
 {
-    struct termios before, raw;
     int rc = 0;
 
     for (int i = 0; i < filter_count; i++)
@@ -251,23 +313,11 @@ static int top_run(struct top *top, char **filters, int filter_count, double int
     top->screen = isatty(STDOUT_FILENO);
     /* In the background the terminal is not ours to set: it would stop us. */
     top->keys = top->screen && isatty(STDIN_FILENO) && tcgetpgrp(STDIN_FILENO) == getpgrp() &&
-                tcgetattr(STDIN_FILENO, &before) == 0;
-    if (top->keys) {
-        raw = before;
-        raw.c_lflag &= ~(tcflag_t)(ICANON | ECHO);
-        raw.c_cc[VMIN] = 1;
-        raw.c_cc[VTIME] = 0;
-        tcsetattr(STDIN_FILENO, TCSANOW, &raw);
-    }
-    if (top->screen)
-        printf("\033[?1049h\033[H\033[J%s: the first table comes in %g s%s\n", top->url, interval,
-               top->keys ? " (q quits)" : "");
-    fflush(stdout);
+                tcgetattr(STDIN_FILENO, &top->terminal) == 0;
+    top->interval = interval;
+    terminal_take(top);
     rc = loop(top, interval, tables);
-    if (top->screen)
-        printf("\033[?1049l");
-    if (top->keys)
-        tcsetattr(STDIN_FILENO, TCSANOW, &before);
+    terminal_give(top);
     return rc < 0 ? tool_fail(rc, "%s", top->url) : tool_output(TOOL_OK);
 }
 
@@ -295,7 +345,7 @@ static int top_main(int argc, char **argv)
     }
     if (argc - optind < 1)
         return tool_usage("a URL is needed");
-    if (tool_signals() != TOOL_OK)
+    if (tool_signals() != TOOL_OK || tool_signal(SIGHUP) != TOOL_OK || tool_signal(SIGQUIT) != TOOL_OK)
         return TOOL_ERROR;
     top.topics = calloc(TOP_TOPICS, sizeof *top.topics);
     if (top.topics == NULL) {
