@@ -3,7 +3,9 @@
 #include "tool.h"
 
 #include <glob.h>
+#include <sys/socket.h>
 #include <sys/statvfs.h>
+#include <sys/un.h>
 
 #define HEADER_VERSION 12               /* offset of the layout's number in a bus's file */
 
@@ -98,8 +100,9 @@ static void test_tool_doctor_no_bus(void **state)
     (void)state;
     for (int mend = 0; mend < 2; mend++) {
         assert_status(&t, mend ? repair(&t, url) : doctor(&t, url), 1);
-        assert_says(tool_out(&t), "problem: no such bus");
-        assert_says(tool_out(&t), "to do: nothing, if nobody should be there");
+        assert_one_line(&t, "psbus doctor: shm://");
+        assert_says(tool_err(&t), ": no such bus");
+        assert_string_equal(tool_out(&t), "");
         tool_done(&t);
     }
     assert_int_equal(access(support_file(url), F_OK), -1);
@@ -229,6 +232,35 @@ static void test_tool_doctor_evicted_and_idle_reader_named(void **state)
 
 /* ------------------------------------------------------------------ the file */
 
+/* The sockets beside the bus's file: with remove, they go. How many there were. */
+static int sockets(const char *url, int remove)
+{
+    char pattern[512];
+    glob_t found;
+    int count = 0;
+
+    snprintf(pattern, sizeof pattern, "%s@*", support_file(url));
+    if (glob(pattern, 0, NULL, &found) != 0)
+        return 0;
+    for (size_t i = 0; i < found.gl_pathc; i++, count++)
+        if (remove)
+            assert_int_equal(unlink(found.gl_pathv[i]), 0);
+    globfree(&found);
+    return count;
+}
+
+/* What a member that was killed leaves. */
+static void leave_socket(const char *url)
+{
+    struct sockaddr_un address = { .sun_family = AF_UNIX };
+    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+    snprintf(address.sun_path, sizeof address.sun_path, "%s@0123abcd.1", support_file(url));
+    assert_true(fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0);
+    close(fd);
+    assert_int_equal(sockets(url, 0), 1);
+}
+
 static void patch(const char *path, off_t at, const void *bytes, size_t size)
 {
     int fd = open(path, O_WRONLY | O_CLOEXEC);
@@ -275,12 +307,14 @@ static void test_tool_doctor_other_version_and_damage(void **state)
         assert_int_equal(rename(support_file(url), kept), 0);
         assert_ok(ps_close(bus));
         assert_int_equal(rename(kept, support_file(url)), 0);
+        leave_socket(url);
         assert_status(&t, doctor(&t, url), 1);
         tool_done(&t);
         assert_status(&t, repair(&t, url), 0);
         assert_says(tool_out(&t), "repaired: the file ");
         tool_done(&t);
         assert_int_equal(access(support_file(url), F_OK), -1);
+        assert_int_equal(sockets(url, 0), 0);
     }
 }
 
@@ -341,20 +375,6 @@ static void test_tool_doctor_permission_and_owner(void **state)
     assert_int_equal(rmdir(directory), 0);
 }
 
-/* The sockets of members whose bus was deleted: nobody else removes them. */
-static void remove_sockets(const char *url)
-{
-    char pattern[512];
-    glob_t found;
-
-    snprintf(pattern, sizeof pattern, "%s@*", support_file(url));
-    if (glob(pattern, 0, NULL, &found) != 0)
-        return;
-    for (size_t i = 0; i < found.gl_pathc; i++)
-        assert_int_equal(unlink(found.gl_pathv[i]), 0);
-    globfree(&found);
-}
-
 /* The name is gone, the members are not: they are named, also when there is a new bus of the name. */
 static void test_tool_doctor_deleted_file_and_who_still_has_it(void **state)
 {
@@ -368,7 +388,6 @@ static void test_tool_doctor_deleted_file_and_who_still_has_it(void **state)
     assert_int_equal(unlink(support_file(url)), 0);
     assert_ok(ps_close(bus));
     assert_status(&t, doctor(&t, url), 1);
-    assert_says(tool_out(&t), "problem: no such bus");
     assert_says(tool_out(&t), "was deleted or replaced under its members: pid ");
     assert_says(tool_out(&t), pid_of(&sub));
     tool_done(&t);
@@ -380,7 +399,51 @@ static void test_tool_doctor_deleted_file_and_who_still_has_it(void **state)
     tool_kill(&sub);
     assert_status(&t, doctor(&t, url), 0);
     tool_done(&t);
-    remove_sockets(url);
+    assert_true(sockets(url, 1) > 0);
+    assert_ok(ps_close(bus));
+}
+
+/* The bus's file was deleted, then its member killed: the socket's name stays, also beside a new bus of the name. */
+static void test_tool_doctor_sockets_of_a_bus_that_is_gone(void **state)
+{
+    const char *url = support_url("shm", "doctor-socket", NULL);
+    char other[512];
+    struct tool t, sub;
+    ps_bus *bus;
+
+    (void)state;
+    for (int again = 0; again < 2; again++) {
+        assert_ok(ps_open(&bus, url));
+        reader_start(&sub, bus, url, "lossy=0");
+        assert_true(tool_members(bus, PS_MEMBER_ASLEEP, 1));
+        assert_int_equal(unlink(support_file(url)), 0);
+        assert_ok(ps_close(bus));
+        tool_kill(&sub);
+        assert_int_equal(sockets(url, 0), 1);
+        if (again) {
+            assert_ok(ps_open(&bus, url));
+            reader_start(&sub, bus, url, "lossy=0");
+            assert_true(tool_members(bus, PS_MEMBER_ASLEEP, 1));
+        }
+        /* What only looks like it stays. */
+        snprintf(other, sizeof other, "%s@0badc0de.1", support_file(url));
+        assert_int_equal(mknod(other, S_IFREG | 0600, 0), 0);
+        assert_status(&t, doctor(&t, url), 1);
+        assert_says(tool_out(&t), "problem: 1 socket name of members long gone");
+        assert_says(tool_out(&t), ": 1 problem\n");
+        tool_done(&t);
+        assert_int_equal(sockets(url, 0), 2 + again);           /* looking has changed nothing */
+        assert_status(&t, repair(&t, url), 0);
+        assert_says(tool_out(&t), "repaired: 1 socket name");
+        assert_says(tool_out(&t), ": nothing is wrong\n");
+        tool_done(&t);
+        assert_int_equal(access(other, F_OK), 0);
+        assert_int_equal(unlink(other), 0);
+        assert_int_equal(sockets(url, 0), again);
+    }
+    assert_int_equal(ps_publish(bus, "t", "x", 1), 1);          /* the living are heard and hear as before */
+    assert_true(tool_expect(sub.out, "t\tx\n"));
+    tool_kill(&sub);
     assert_ok(ps_close(bus));
 }
 
@@ -446,6 +509,7 @@ int main(void)
         cmocka_unit_test(test_tool_doctor_never_removes_a_file_that_is_no_bus),
         cmocka_unit_test(test_tool_doctor_permission_and_owner),
         cmocka_unit_test(test_tool_doctor_deleted_file_and_who_still_has_it),
+        cmocka_unit_test(test_tool_doctor_sockets_of_a_bus_that_is_gone),
         cmocka_unit_test(test_tool_doctor_no_room_for_one_more_publisher),
         cmocka_unit_test(test_tool_doctor_every_place_taken),
     };

@@ -27,6 +27,7 @@ struct doctor {
     unsigned    problems;
     int         dead, alive;            /* members */
     int         opened;                 /* what ps_open() answered */
+    int         gone, stale;            /* members whose file was deleted; sockets of nobody */
 };
 
 /* ------------------------------------------------------------------ findings */
@@ -93,10 +94,27 @@ static void look_deleted(struct doctor *doctor)
     if (doctor->path[0] == '\0')
         return;
     tool_deleted(doctor->path, deleted_found, &deleted);
+    doctor->gone = deleted.count;
     if (deleted.count == 0)
         return;
     problem(doctor, "the file %s was deleted or replaced under its members: pid %s", doctor->path, deleted.text);
     advice("start them again; find who deletes it (systemd's RemoveIPC=, a cleaner of /dev/shm)");
+}
+
+/*
+ * Sockets that nobody will remove. Those of a dead member are its bus's to remove, and those of members whose file was deleted
+ * cannot be told from it: then we do not ask.
+ */
+static void look_sockets(struct doctor *doctor)
+{
+    if (doctor->dead > 0 || (doctor->opened == 0 && (doctor->alive == 0 || doctor->gone > 0)))
+        return;
+    doctor->stale = tool_sockets(doctor->path, doctor->opened == 0, 0);
+    if (doctor->stale == 0)
+        return;
+    problem(doctor, "%d socket %s of members long gone, %s@ID.SLOT", doctor->stale, doctor->stale == 1 ? "name" : "names",
+            doctor->path);
+    advice("psbus doctor --repair %s", doctor->url);
 }
 
 /* The bus cannot be opened: why. */
@@ -107,9 +125,6 @@ static void look_refused(struct doctor *doctor, int rc)
 
     problem(doctor, "%s%s%s", ps_strerror(rc), *detail ? ": " : "", detail);
     switch (rc) {
-    case PS_ENOENT:
-        advice("nothing, if nobody should be there: the first ps_open() creates it");
-        break;
     case PS_EVERSION:
         advice("end its members and start them with one version of the library, or use another name");
         break;
@@ -204,14 +219,18 @@ static int look(struct doctor *doctor)
     int rc, count;
 
     doctor->problems = 0;
-    doctor->dead = doctor->alive = 0;
+    doctor->dead = doctor->alive = doctor->gone = doctor->stale = 0;
     doctor->opened = rc = tool_observe(doctor->url, &bus);
     if (rc == PS_EINVAL || rc == PS_ENOMEM)
         return tool_fail(rc, "%s", doctor->url);
     if (rc < 0) {
-        look_refused(doctor, rc);
+        if (rc != PS_ENOENT)
+            look_refused(doctor, rc);
         look_deleted(doctor);
-        return TOOL_OK;
+        if (rc == PS_ENOENT)
+            look_sockets(doctor);
+        /* No bus, and nothing left of one: not ill, but not there. */
+        return doctor->problems > 0 ? TOOL_OK : tool_fail(rc, "%s", doctor->url);
     }
     rc = ps_stats(bus, &stats);
     count = rc < 0 ? rc : tool_members(bus, NULL, &members);
@@ -235,6 +254,7 @@ static int look(struct doctor *doctor)
         }
         look_space(doctor, &stats);
         look_deleted(doctor);
+        look_sockets(doctor);
         rc = TOOL_OK;
     }
     free(members);
@@ -253,6 +273,15 @@ static int repair_dead_left(ps_bus *bus)
         dead += (members[i].flags & PS_MEMBER_DEAD) != 0;
     free(members);
     return dead;
+}
+
+static int repair_sockets(const struct doctor *doctor, int alive)
+{
+    int count = tool_sockets(doctor->path, alive, 1);
+
+    if (count > 0)
+        repaired("%d socket %s of members long gone %s removed", count, count == 1 ? "name" : "names", count == 1 ? "is" : "are");
+    return count;
 }
 
 /*
@@ -278,8 +307,10 @@ static int repair_join(struct doctor *doctor)
     while (count > 0)
         if ((rc = ps_close(handle[--count])) < 0)
             status = tool_fail(rc, "leaving %s", doctor->url);
-    if (doctor->alive == 0 && doctor->path[0] != '\0' && access(doctor->path, F_OK) < 0)
+    if (doctor->alive == 0 && doctor->path[0] != '\0' && access(doctor->path, F_OK) < 0) {
         repaired("the file %s, which nobody used, is gone", doctor->path);
+        repair_sockets(doctor, 0);
+    }
     free(text);
     free(url);
     return status;
@@ -300,10 +331,13 @@ static int repair_remove(const struct doctor *doctor)
         tool_say("%s: %s: not removed", doctor->path, errno == EAGAIN || errno == EACCES ? "somebody holds it" : strerror(errno));
     else if (lstat(doctor->path, &named) < 0 || named.st_ino != st.st_ino || named.st_dev != st.st_dev)
         tool_say("%s changes under our hands: not removed", doctor->path);
-    else if (unlink(doctor->path) < 0)
-        tool_say("%s: %s", doctor->path, strerror(errno));
-    else
-        status = TOOL_OK;
+    else {
+        repair_sockets(doctor, 0);      /* while nobody can come; without the file nobody would know whose they were */
+        if (unlink(doctor->path) < 0)
+            tool_say("%s: %s", doctor->path, strerror(errno));
+        else
+            status = TOOL_OK;
+    }
     if (fd >= 0)
         close(fd);
     if (status == TOOL_OK)
@@ -322,6 +356,10 @@ static int repair(struct doctor *doctor, int *tried)
     /* "No bus at all" may be anybody's file: only in the directory that is ours it is a bus's. */
     if (doctor->path[0] != '\0' && (doctor->opened == PS_EVERSION || (doctor->opened == PS_ECORRUPT && own)))
         return repair_remove(doctor);
+    if (doctor->stale > 0 && repair_sockets(doctor, doctor->opened == 0) >= doctor->stale) {
+        doctor->problems--;
+        return TOOL_OK;
+    }
     *tried = 0;
     return TOOL_OK;
 }
@@ -358,6 +396,7 @@ static int doctor_main(int argc, char **argv)
         status = repair(&doctor, &tried);
         if (status == TOOL_OK && !tried)
             puts("nothing of this can be repaired from here");
+        else if (status == TOOL_OK && doctor.opened == PS_ENOENT) { }   /* there is nothing more to look at */
         else if (status == TOOL_OK && doctor.alive == 0 && doctor.path[0] != '\0' && access(doctor.path, F_OK) < 0)
             doctor.problems = 0;        /* nobody was on it, and it is gone */
         else if (status == TOOL_OK)
@@ -373,7 +412,7 @@ static int doctor_main(int argc, char **argv)
 const struct tool_command tool_doctor = {
     "doctor", "[--repair] URL", "what is wrong with a bus, and what to do",
     "  --repair           clean up after dead members; remove the file of a bus that nobody is on, also one that is damaged\n"
-    "                     or of another version. Nothing that somebody uses is touched\n"
+    "                     or of another version, and sockets that such a bus left. Nothing that somebody uses is touched\n"
     "  --help             this text\n"
     "\n"
     "It finds: dead members; the reader that holds publishers back, with its pid and what its process does; evicted and\n"

@@ -98,6 +98,11 @@ char tool_process(int pid);
 int tool_file(const char *url, char *path, size_t size);
 /* Calls visit for each process of this user that still has a deleted file of that name mapped. */
 void tool_deleted(const char *path, void (*visit)(void *arg, int pid), void *arg);
+/*
+ * Sockets beside the file of a bus in this user's directory at which nobody answers: how many there are, or with remove, how
+ * many are gone now. alive: there is a bus of the name; then only those that are certainly not its own.
+ */
+int tool_sockets(const char *path, int alive, int remove);
 /* Calls visit for each anonymous bus that a process of this user has, with a URL to look at it. */
 void tool_anonymous(void (*visit)(void *arg, const char *url), void *arg);
 
