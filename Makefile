@@ -108,7 +108,8 @@ CMOCKA_LIBS   = $(shell pkg-config --libs cmocka 2>/dev/null || echo -lcmocka)
 
 # ------------------------------------------------------------------ what to ask for
 
-all: static shared examples ## the libraries and the examples
+# Everything that install needs, so that `make` and then `make install` as root builds nothing.
+all: static shared man examples ## the libraries, the manual pages and the examples
 
 static: $(STATIC_LIBRARY) ## build/libpsbus.a
 

@@ -105,12 +105,17 @@ parents() {
     done
 }
 
+# Best effort: what cannot be remembered is installed all the same.
+remember() {
+    ( echo "$1" >>"$record" ) 2>/dev/null || true
+}
+
 make_directory() {
     if [ ! -d "$1" ]; then
         make_directory_above=${1%/*}
         [ -z "$make_directory_above" ] || ( make_directory "$make_directory_above" )
         install -d -m 755 "$1"
-        echo "$1" >>"$record"
+        remember "$1"
     fi
 }
 
@@ -165,5 +170,5 @@ if [ -e "$record" ]; then
     while IFS= read -r directory; do
         [ ! -d "$directory" ] || echo "$directory"
     done <"$record" >"$filled/left"
-    cp "$filled/left" "$record"
+    cp "$filled/left" "$record" 2>/dev/null || true
 fi

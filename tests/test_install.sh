@@ -163,6 +163,23 @@ test_install_pkg_config_through_sysroot() {
     LD_LIBRARY_PATH=$root/usr/lib/triplet "$scratch/through" "$url"
 }
 
+# As root it would make directories in a tree that is somebody else's.
+test_install_builds_nothing_that_make_does_not() {
+    for target in all install; do
+        $PS_MAKE --no-print-directory -n "$target" BUILD="$scratch/unbuilt" | grep -v 'pkgconfig/install\.sh' | sort -u \
+            >"$scratch/steps.$target"
+    done
+    [ -s "$scratch/steps.install" ] || fail "nothing would be built"
+    comm -13 "$scratch/steps.all" "$scratch/steps.install" >"$scratch/found"
+    [ ! -s "$scratch/found" ] || { cat "$scratch/found"; fail "install would build what make alone does not"; }
+}
+
+test_install_record_that_cannot_be_written() {
+    $PS_MAKE --no-print-directory install BUILD="$PS_BUILD" INSTALL_RECORD="$scratch/nowhere/record" \
+        DESTDIR="$scratch/unrecorded" PREFIX=/usr
+    [ -f "$scratch/unrecorded/usr/bin/psbus" ] || fail "the tool is missing"
+}
+
 # cmake_project PREFIX NAME OPTION…
 cmake_project() {
     need cmake
@@ -209,7 +226,7 @@ script_begin
 script_case test_install_files_and_modes test_install_manual_pages test_install_completions \
     test_install_uninstall_leaves_nothing \
     test_install_uninstall_other_directories_twice_leaves_nothing test_install_uninstall_keeps_what_others_made \
-    test_install_relative_paths \
+    test_install_relative_paths test_install_builds_nothing_that_make_does_not test_install_record_that_cannot_be_written \
     test_install_pkg_config_shared test_install_pkg_config_static test_install_pkg_config_through_sysroot \
     test_install_cmake_shared_and_static test_install_cmake_moved_and_other_directories test_install_cmake_versions \
     test_install_cmake_missing_library_is_told
