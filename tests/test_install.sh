@@ -208,6 +208,16 @@ test_install_cmake_moved_and_other_directories() {
     "$scratch/moved/linked_shared" "$url"
 }
 
+# /lib is a link to /usr/lib on most systems, and CMake may come that way.
+test_install_cmake_through_merged_usr() {
+    need cmake
+    install_to "$scratch/merged" PREFIX=/usr
+    ln -s usr/lib "$scratch/merged/lib"
+    cmake_project "$scratch/merged" throughlink -Dpsbus_DIR="$scratch/merged/lib/cmake/psbus"
+    MAKEFLAGS= cmake --build "$scratch/throughlink"
+    "$scratch/throughlink/linked_shared" "$url"
+}
+
 test_install_cmake_versions() {
     need cmake
     prefix
@@ -228,6 +238,7 @@ script_case test_install_files_and_modes test_install_manual_pages test_install_
     test_install_uninstall_other_directories_twice_leaves_nothing test_install_uninstall_keeps_what_others_made \
     test_install_relative_paths test_install_builds_nothing_that_make_does_not test_install_record_that_cannot_be_written \
     test_install_pkg_config_shared test_install_pkg_config_static test_install_pkg_config_through_sysroot \
-    test_install_cmake_shared_and_static test_install_cmake_moved_and_other_directories test_install_cmake_versions \
+    test_install_cmake_shared_and_static test_install_cmake_moved_and_other_directories \
+    test_install_cmake_through_merged_usr test_install_cmake_versions \
     test_install_cmake_missing_library_is_told
 script_end
