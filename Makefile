@@ -155,7 +155,7 @@ INSTALL = @RECORD='$(INSTALL_RECORD)' BUILD='$(BUILD)' VERSION='$(VERSION)' CC='
 install: static shared $(BUILD)/examples/psbus man ## header, libraries, tool, pages, for pkg-config and CMake; DESTDIR=, PREFIX=
 	$(INSTALL) install
 
-uninstall: man ## take exactly that away again
+uninstall: ## take exactly that away again
 	$(INSTALL) uninstall
 
 clean: ## remove the build directory

@@ -6,8 +6,8 @@
 #   DESTDIR                                             put before every path, and found in no installed file
 #   PREFIX BINDIR LIBDIR INCLUDEDIR MANDIR DATADIR      absolute
 #
-# There is one list of files, for both directions. Directories that install made are remembered in $RECORD, so that uninstall
-# removes those, once they are empty, and no others.
+# There is one list of files, for both directions. What install put there and the directories it made are remembered in $RECORD,
+# and uninstall removes those. Where the record is lost, it goes by the names and takes the directories that are empty then.
 set -eu
 
 record=$RECORD
@@ -25,6 +25,15 @@ die() {
     exit 1
 }
 
+# The manual pages by name: uninstall must know them when nothing is built.
+pages() {
+    echo psbus.1 psbus.3 psbus.7 ps_transport.3
+    sed -n 's/^ *\(ps_[a-z_]*\);.*/\1.3/p' lib/libpsbus.map
+    for page_command in bench doctor ls pub sub top why; do
+        echo "psbus-$page_command.1"
+    done
+}
+
 # files DO: calls `DO file MODE SOURCE DESTINATION` or `DO link TARGET DESTINATION` for everything that is installed.
 files() {
     "$1" file 644 include/psbus.h "$INCLUDEDIR/psbus.h"
@@ -36,8 +45,8 @@ files() {
     "$1" file 644 "$filled/psbusConfig.cmake" "$LIBDIR/cmake/psbus/psbusConfig.cmake"
     "$1" file 644 "$filled/psbusConfigVersion.cmake" "$LIBDIR/cmake/psbus/psbusConfigVersion.cmake"
     "$1" file 755 "$BUILD/examples/psbus" "$BINDIR/psbus"
-    for page in "$BUILD"/man/*.[1-8]; do
-        [ ! -e "$page" ] || "$1" file 644 "$page" "$MANDIR/man${page##*.}/${page##*/}"
+    for page in $(pages); do
+        "$1" file 644 "$BUILD/man/$page" "$MANDIR/man${page##*.}/$page"
     done
     [ ! -e examples/psbus/psbus.bash ] ||
         "$1" file 644 examples/psbus/psbus.bash "$DATADIR/bash-completion/completions/psbus"
@@ -123,17 +132,44 @@ put() {
     if [ "$1" = file ]; then
         make_directory "$root${4%/*}"
         install -m "$2" "$3" "$root$4"
+        remember "$root$4"
     else
         make_directory "$root${3%/*}"
         ln -sf "$2" "$root$3"
+        remember "$root$3"
     fi
     count=$((count + 1))
 }
 
-drop() {
+# Whether the record knows a path.
+recorded() {
+    [ -r "$record" ] && grep -qFx -e "$1" "$record"
+}
+
+look_up() {
     [ "$1" = link ] || shift
+    ! recorded "$root$3" || known=yes
+}
+
+# is_ours file SOURCE PATH, or link TARGET PATH.
+is_ours() {
+    case $1 in
+    link) [ "$(readlink "$3")" = "$2" ];;
+    file) [ "$known" = no ] || recorded "$3" || cmp -s "$2" "$3";;
+    esac
+}
+
+drop() {
+    kind=$1
+    [ "$kind" = link ] || shift
     gone=$root$3
-    rm -f "$gone"
+    if [ ! -e "$gone" ] && [ ! -L "$gone" ]; then
+        :
+    elif is_ours "$kind" "$2" "$gone"; then
+        rm -f "$gone"
+    else
+        echo "uninstall: $gone stays: it is not what install put there"
+    fi
     parents "$gone" >>"$filled/parents"
 }
 
@@ -157,18 +193,29 @@ if [ "$action" = install ]; then
     exit 0
 fi
 
+# A record of other places says nothing about this one.
+known=no
+files look_up
+: >"$filled/parents"
 files drop
+sort -u "$filled/parents" >"$filled/above"
 # The folder is this package's own; of the others, those that install made.
 echo "$root$LIBDIR/cmake/psbus" >"$filled/made"
-[ ! -e "$record" ] || cat "$record" >>"$filled/made"
-sort -u "$filled/parents" >"$filled/above"
+[ ! -r "$record" ] || cat "$record" >>"$filled/made"
+if [ "$known" = no ]; then
+    while IFS= read -r directory; do
+        case $directory in
+        "$root${PREFIX%/}"/*) echo "$directory" >>"$filled/made";;
+        esac
+    done <"$filled/above"
+fi
 # Children before parents. One that is not empty stays.
 sort -u "$filled/made" | grep -Fx -f "$filled/above" | sort -r | while IFS= read -r directory; do
     [ ! -d "$directory" ] || rmdir "$directory" 2>/dev/null || true
 done
-if [ -e "$record" ]; then
-    while IFS= read -r directory; do
-        [ ! -d "$directory" ] || echo "$directory"
-    done <"$record" >"$filled/left"
+if [ -r "$record" ]; then
+    sort -u "$record" | while IFS= read -r path; do
+        [ ! -e "$path" ] || echo "$path"
+    done >"$filled/left"
     cp "$filled/left" "$record" 2>/dev/null || true
 fi

@@ -123,6 +123,34 @@ test_install_uninstall_keeps_what_others_made() {
     same "what uninstall kept" "$scratch/expected" "$scratch/found"
 }
 
+# Without the record, as after `make clean` or from another clone: all but the prefix, which may be somebody's.
+test_install_uninstall_without_record_leaves_the_prefix_alone() {
+    mkdir "$scratch/lost"
+    install_to "$scratch/lost" PREFIX=/usr/local
+    rm "$scratch/lost.record"
+    # Nor is anything built for it.
+    $PS_MAKE --no-print-directory uninstall BUILD="$scratch/cleaned" DESTDIR="$scratch/lost" PREFIX=/usr/local
+    [ ! -e "$scratch/cleaned/man" ] || fail "pages were built, to be uninstalled"
+    tree "$scratch/lost" >"$scratch/found"
+    printf 'd 755 %s\n' . ./usr ./usr/local >"$scratch/expected"
+    same "what uninstall left" "$scratch/expected" "$scratch/found"
+}
+
+# By name they would be ours.
+test_install_uninstall_keeps_files_it_did_not_install() {
+    install_to "$scratch/others" PREFIX=/usr
+    others=$scratch/others/usr
+    ln -sf libpsbus.so.9 "$others/lib/libpsbus.so"
+    grep -v '/bin/psbus$' "$scratch/others.record" >"$scratch/record" || true
+    cp "$scratch/record" "$scratch/others.record"
+    echo other >"$others/bin/psbus"
+    uninstall_from "$scratch/others" PREFIX=/usr >"$scratch/said"
+    [ "$(readlink "$others/lib/libpsbus.so")" = libpsbus.so.9 ] || fail "a link that leads elsewhere is gone"
+    [ "$(cat "$others/bin/psbus")" = other ] || fail "a file of the same name is gone"
+    [ "$(grep -c '^uninstall: .* stays' "$scratch/said")" = 2 ] || { cat "$scratch/said"; fail "what stays is not told"; }
+    [ ! -e "$others/lib/libpsbus.a" ] || fail "a file that was installed is left"
+}
+
 test_install_relative_paths() {
     refuses "PREFIX='usr' is no absolute path" install_to "$scratch/relative" PREFIX=usr
     [ ! -e "$scratch/relative" ] || fail "something was installed"
@@ -236,6 +264,7 @@ script_begin
 script_case test_install_files_and_modes test_install_manual_pages test_install_completions \
     test_install_uninstall_leaves_nothing \
     test_install_uninstall_other_directories_twice_leaves_nothing test_install_uninstall_keeps_what_others_made \
+    test_install_uninstall_without_record_leaves_the_prefix_alone test_install_uninstall_keeps_files_it_did_not_install \
     test_install_relative_paths test_install_builds_nothing_that_make_does_not test_install_record_that_cannot_be_written \
     test_install_pkg_config_shared test_install_pkg_config_static test_install_pkg_config_through_sysroot \
     test_install_cmake_shared_and_static test_install_cmake_moved_and_other_directories \
