@@ -173,6 +173,34 @@ drop() {
     parents "$gone" >>"$filled/parents"
 }
 
+# Whether the loader is configured for LIBDIR, by whatever name; nothing is written.
+loader_looks_there() {
+    if command -v ldconfig >/dev/null 2>&1; then
+        ldconfig -v -N -X 2>/dev/null | sed -n 's/^\(\/[^:]*\):.*/\1/p'
+    else
+        printf '%s\n' /lib /usr/local/lib /usr/lib
+    fi >"$filled/loader"
+    while IFS= read -r directory; do
+        [ ! "$directory" -ef "$LIBDIR" ] || return 0
+    done <"$filled/loader"
+    return 1
+}
+
+# A program that was linked with the library must find it when it starts: what ldconfig can do for that is done, the rest told.
+tell_loader() {
+    # A user's PATH may lack ldconfig; and some systems, as those of musl, have none.
+    PATH=$PATH:/usr/sbin:/sbin
+    if ! loader_looks_there; then
+        echo "install: the loader does not look in $LIBDIR: link with -Wl,-rpath,$LIBDIR or set LD_LIBRARY_PATH=$LIBDIR"
+    elif command -v ldconfig >/dev/null 2>&1; then
+        if [ "$(id -u)" != 0 ]; then
+            echo "install: run ldconfig as root, so that the loader knows libpsbus.so.$major"
+        else
+            ldconfig || echo "install: ldconfig failed; the loader may not know libpsbus.so.$major" >&2
+        fi
+    fi
+}
+
 action=${1:-}
 case $action in install|uninstall) ;; *) action=install.sh; die "usage: install.sh install|uninstall";; esac
 for path in PREFIX BINDIR LIBDIR INCLUDEDIR MANDIR DATADIR; do
@@ -184,12 +212,14 @@ for path in PREFIX BINDIR LIBDIR INCLUDEDIR MANDIR DATADIR; do
 done
 filled=$(mktemp -d) || exit 1
 trap 'rm -rf "$filled"' EXIT
+trap 'exit 1' INT TERM HUP
 count=0
 
 if [ "$action" = install ]; then
     fill_templates
     files put
     echo "install: $count files, below $root$PREFIX"
+    [ -n "$root" ] || tell_loader
     exit 0
 fi
 

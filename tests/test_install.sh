@@ -66,6 +66,48 @@ EOF
     [ "$("$scratch/files/usr/bin/psbus" --version)" = "psbus $version" ]
 }
 
+# with_loader USER DIRECTORY LIBDIR DESTDIR: installs as a user with that number on a system whose loader looks in DIRECTORY;
+# what was said is in $scratch/said, how ldconfig was called in $scratch/called. Nothing runs the real one.
+with_loader() {
+    mkdir -p "$scratch/fake"
+    printf '#!/bin/sh\necho %s\n' "$1" >"$scratch/fake/id"
+    cat >"$scratch/fake/ldconfig" <<EOF
+#!/bin/sh
+echo "ldconfig \$*" >>'$scratch/called'
+case "\$*" in *-v*) printf '%s: (from /etc/ld.so.conf:1)\n\tlibx.so.1 -> libx.so.1.0\n' '$2';; esac
+EOF
+    chmod +x "$scratch/fake/id" "$scratch/fake/ldconfig"
+    : >"$scratch/called"
+    PATH=$scratch/fake:$PATH $PS_MAKE --no-print-directory install BUILD="$PS_BUILD" INSTALL_RECORD="$scratch/loader.record" \
+        PREFIX="$scratch/loader" LIBDIR="$3" DESTDIR="$4" >"$scratch/said"
+}
+
+# says_of_loader PATTERN: one line about it; without a pattern, none.
+says_of_loader() {
+    grep '^install: ' "$scratch/said" | grep -v ' files, below ' >"$scratch/hints" || true
+    if [ $# = 0 ]; then
+        [ ! -s "$scratch/hints" ] || { cat "$scratch/hints"; fail "a hint for nothing"; }
+    else
+        grep -q -e "^install: .*$1" "$scratch/hints" || { cat "$scratch/said"; fail "not said: $1"; }
+    fi
+}
+
+test_install_library_is_made_known_to_the_loader() {
+    with_loader 0 "$scratch/loader/lib" "$scratch/loader/lib" ''
+    says_of_loader
+    grep -qx 'ldconfig *' "$scratch/called" || fail "ldconfig was not run"
+    with_loader 1000 "$scratch/loader/lib" "$scratch/loader/lib" ''
+    says_of_loader 'run ldconfig as root'
+    ! grep -qx 'ldconfig *' "$scratch/called" || fail "ldconfig was run by a user"
+    with_loader 0 "$scratch/loader/lib" "$scratch/loader/lib64" ''
+    says_of_loader "the loader does not look in $scratch/loader/lib64"
+    ! grep -qx 'ldconfig *' "$scratch/called" || fail "ldconfig was run for a directory it does not know"
+    # A package is for another system.
+    with_loader 0 "$scratch/loader/lib" "$scratch/loader/lib" "$scratch/package"
+    says_of_loader
+    [ ! -s "$scratch/called" ] || fail "the loader of this system was asked"
+}
+
 test_install_manual_pages() {
     install_to "$scratch/pages" PREFIX=/usr
     ls "$PS_BUILD/man" | sort >"$scratch/expected"
@@ -261,7 +303,8 @@ test_install_cmake_missing_library_is_told() {
 }
 
 script_begin
-script_case test_install_files_and_modes test_install_manual_pages test_install_completions \
+script_case test_install_files_and_modes test_install_library_is_made_known_to_the_loader test_install_manual_pages \
+    test_install_completions \
     test_install_uninstall_leaves_nothing \
     test_install_uninstall_other_directories_twice_leaves_nothing test_install_uninstall_keeps_what_others_made \
     test_install_uninstall_without_record_leaves_the_prefix_alone test_install_uninstall_keeps_files_it_did_not_install \
