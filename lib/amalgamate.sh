@@ -24,6 +24,7 @@ mkdir -p "$out"
 # Written under other names first, so that a failure in the middle leaves no half of a pair.
 new=$out/psbus.c.new.$$
 trap 'rm -f "$new"' EXIT
+trap 'exit 1' INT TERM HUP
 
 version=$(awk '/^#define PS_VERSION_(MAJOR|MINOR|PATCH) / { v = v dot $3; dot = "." } END { print v }' include/psbus.h)
 

@@ -9,8 +9,9 @@ out=$1
 shift
 here=lib/man
 new=$out.new.$$
-mkdir -p "$new"
 trap 'rm -rf "$new"' EXIT
+trap 'exit 1' INT TERM HUP
+mkdir -p "$new"
 
 version=$(awk '/^#define PS_VERSION_(MAJOR|MINOR|PATCH) / { v = v dot $3; dot = "." } END { print v }' include/psbus.h)
 # The day of the release, so that pages do not differ from build to build; before the first one there is none.
