@@ -40,7 +40,7 @@ version=$(awk '/^#define PS_VERSION_(MAJOR|MINOR|PATCH) / { v = v dot $3; dot = 
  * the library is visible outside. -DPS_PREFIX=acme_ renames every public function, for a program that has two copies.
  *
 EOF
-    sed -e 's/^/ * /' -e 's/ *$//' LICENSE
+    sed -e 's/^/ * /' -e 's/ *$//' LICENSE || fail "LICENSE could not be read"
     cat <<'EOF'
  */
 #ifndef PS_PRIVATE

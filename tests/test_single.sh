@@ -91,6 +91,14 @@ test_single_missing_source_is_refused_and_nothing_written() {
     [ ! -e "$scratch/none" ] || fail "something was written"
 }
 
+test_single_licence_that_cannot_be_read_is_told() {
+    mkdir -p "$scratch/tree/LICENSE" "$scratch/tree/include"
+    cp include/psbus.h "$scratch/tree/include/"
+    cp lib/amalgamate.sh "$scratch/tree/"
+    refuses 'LICENSE could not be read' eval 'cd "$scratch/tree" && sh amalgamate.sh pair include/psbus.h'
+    [ ! -e "$scratch/tree/pair/psbus.c" ] || fail "a pair without its licence was written"
+}
+
 test_single_header_in_a_condition_is_refused() {
     printf '#ifdef X\n#include "core/internal.h"\n#endif\n' >"$scratch/condition.c"
     refuses 'stands inside a condition' sh lib/amalgamate.sh "$scratch/condition" "$scratch/condition.c"
@@ -103,5 +111,6 @@ script_case test_single_header_is_the_public_header test_single_holds_all_source
     test_single_reverse_order_compiles_gcc test_single_reverse_order_compiles_clang \
     test_single_linked_works test_single_static_shows_nothing_and_works test_single_static_behind_system_header_is_told \
     test_single_two_prefixes_and_another_library_in_one_program \
-    test_single_missing_source_is_refused_and_nothing_written test_single_header_in_a_condition_is_refused
+    test_single_missing_source_is_refused_and_nothing_written test_single_licence_that_cannot_be_read_is_told \
+    test_single_header_in_a_condition_is_refused
 script_end
