@@ -300,6 +300,19 @@ test_install_cmake_missing_library_is_told() {
     install_to "$scratch/half" PREFIX=/usr
     rm "$scratch/half/usr/lib/libpsbus.a"
     refuses 'psbus was installed with' cmake_project "$scratch/half/usr" halfbuild
+    # A project that can do without goes on, and no variable of ours is left to it.
+    mkdir "$scratch/optional"
+    cat >"$scratch/optional/CMakeLists.txt" <<'EOF'
+cmake_minimum_required(VERSION 3.13)
+project(optional C)
+find_package(psbus)
+get_property(names DIRECTORY PROPERTY VARIABLES)
+list(FILTER names INCLUDE REGEX "^_psbus")
+if(psbus_FOUND OR TARGET psbus::psbus OR names)
+    message(FATAL_ERROR "psbus_FOUND=${psbus_FOUND}, left: ${names}")
+endif()
+EOF
+    cmake -S "$scratch/optional" -B "$scratch/without" -DCMAKE_C_COMPILER="$CC" -DCMAKE_PREFIX_PATH="$scratch/half/usr"
 }
 
 script_begin
