@@ -63,8 +63,6 @@ PS_LDFLAGS  := -pthread $(SANITIZE)
 # Symbols that nobody defines are an error at link time. nodelete: a dlclose must not unload code that thread-local and fork
 # handlers still point to.
 PS_SHARED_LDFLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -Wl,-z,nodelete -Wl,--version-script,$(BUILD)/libpsbus.map
-# Under -DPS_PREFIX=acme_ the functions have other names, and the map has to know them.
-FUNCTION_PREFIX := $(patsubst -DPS_PREFIX=%,%,$(filter -DPS_PREFIX=%,$(CPPFLAGS) $(CFLAGS)))
 
 STATIC_LIBRARY := $(BUILD)/libpsbus.a
 SHARED_LIBRARY := $(BUILD)/libpsbus.so.$(VERSION)
@@ -179,8 +177,11 @@ $(STATIC_LIBRARY): $(STATIC_OBJECTS)
 $(TEST_LIBRARY): $(TEST_OBJECTS)
 	$(ARCHIVE) $(TEST_OBJECTS)
 
+# Under -DPS_PREFIX=acme_ the functions have other names, and the map has to know them. The compiler says what it makes of the
+# flags: the prefix, or PS_PREFIX itself where there is none.
 $(BUILD)/libpsbus.map: lib/libpsbus.map $(BUILD)/flags
-	$(call SAY,map) sed 's/^    ps_/    $(FUNCTION_PREFIX)ps_/' $< >$@
+	$(call SAY,map) prefix=$$(echo PS_PREFIX | $(CC) $(CPPFLAGS) $(CFLAGS) -E -P -x c - | tail -n 1) && \
+		sed "s/^    ps_/    $${prefix#PS_PREFIX}ps_/" $< >$@
 
 $(SHARED_LIBRARY): $(SHARED_OBJECTS) $(BUILD)/libpsbus.map
 	$(LINK) $(PS_SHARED_LDFLAGS) $(SHARED_OBJECTS) $(LDLIBS)

@@ -244,6 +244,14 @@ test_install_builds_nothing_that_make_does_not() {
     [ ! -s "$scratch/found" ] || { cat "$scratch/found"; fail "install would build what make alone does not"; }
 }
 
+# Without the prefix the shared library would show nothing, and no step would fail.
+test_install_map_has_the_prefix_however_it_is_given() {
+    for flags in -DPS_PREFIX=acme_ '-D PS_PREFIX=acme_'; do
+        $PS_MAKE --no-print-directory "$scratch/map/libpsbus.map" BUILD="$scratch/map" CPPFLAGS="$flags"
+        [ "$(grep -c '^    acme_ps_' "$scratch/map/libpsbus.map")" -eq "$(wc -l <tests/exports.txt)" ] || fail "not with $flags"
+    done
+}
+
 test_install_record_that_cannot_be_written() {
     $PS_MAKE --no-print-directory install BUILD="$PS_BUILD" INSTALL_RECORD="$scratch/nowhere/record" \
         DESTDIR="$scratch/unrecorded" PREFIX=/usr
@@ -321,7 +329,8 @@ script_case test_install_files_and_modes test_install_library_is_made_known_to_t
     test_install_uninstall_leaves_nothing \
     test_install_uninstall_other_directories_twice_leaves_nothing test_install_uninstall_keeps_what_others_made \
     test_install_uninstall_without_record_leaves_the_prefix_alone test_install_uninstall_keeps_files_it_did_not_install \
-    test_install_relative_paths test_install_builds_nothing_that_make_does_not test_install_record_that_cannot_be_written \
+    test_install_relative_paths test_install_builds_nothing_that_make_does_not \
+    test_install_map_has_the_prefix_however_it_is_given test_install_record_that_cannot_be_written \
     test_install_pkg_config_shared test_install_pkg_config_static test_install_pkg_config_through_sysroot \
     test_install_cmake_shared_and_static test_install_cmake_moved_and_other_directories \
     test_install_cmake_through_merged_usr test_install_cmake_versions \
