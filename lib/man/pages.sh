@@ -14,8 +14,8 @@ trap 'exit 1' INT TERM HUP
 mkdir -p "$new"
 
 version=$(awk '/^#define PS_VERSION_(MAJOR|MINOR|PATCH) / { v = v dot $3; dot = "." } END { print v }' include/psbus.h)
-# The day of the release, so that pages do not differ from build to build; before the first one there is none.
-date=$(sed -n 's/^## \[[0-9.]*\].*\([0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]\).*/\1/p' CHANGELOG.md | head -n 1)
+# The day that stands with the newest version, so that pages do not differ from build to build.
+date=$(sed -n 's/^## \[.*\].*\([0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]\).*/\1/p' CHANGELOG.md | head -n 1)
 
 # Each step into a file, so that its failure is seen.
 awk -v version="$version" -v date="$date" -f $here/roff.awk -f $here/functions.awk include/psbus.h >"$new/all"
