@@ -52,6 +52,16 @@ test_single_linked_works() {
     "$scratch/linked" inproc://linked "$url"
 }
 
+# The line of the README, in a folder that has the pair and a program.
+test_single_readme_line_works() {
+    sed -n 's/^cc \(.* hello\.c psbus\.c .*\)$/\1/p' README.md >"$scratch/lines"
+    [ "$(wc -l <"$scratch/lines")" -eq 1 ] || fail "the README has no line, or more than one, that compiles hello.c and psbus.c"
+    mkdir "$scratch/folder"
+    cp "$pair/psbus.h" "$pair/psbus.c" examples/hello.c "$scratch/folder/"
+    ( cd "$scratch/folder" && $CC $(cat "$scratch/lines") )
+    [ "$("$scratch/folder/hello" "$url")" = "greeting/english: hello, world" ]
+}
+
 test_single_static_shows_nothing_and_works() {
     for compiler in gcc clang; do
         command -v $compiler >/dev/null 2>&1 || continue
@@ -109,7 +119,8 @@ script_begin
 script_case test_single_header_is_the_public_header test_single_holds_all_sources_once \
     test_single_compiles_alone_gcc test_single_compiles_alone_clang \
     test_single_reverse_order_compiles_gcc test_single_reverse_order_compiles_clang \
-    test_single_linked_works test_single_static_shows_nothing_and_works test_single_static_behind_system_header_is_told \
+    test_single_linked_works test_single_readme_line_works test_single_static_shows_nothing_and_works \
+    test_single_static_behind_system_header_is_told \
     test_single_two_prefixes_and_another_library_in_one_program \
     test_single_missing_source_is_refused_and_nothing_written test_single_licence_that_cannot_be_read_is_told \
     test_single_header_in_a_condition_is_refused
