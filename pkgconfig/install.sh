@@ -232,6 +232,10 @@ sort -u "$filled/parents" >"$filled/above"
 # The folder is this package's own; of the others, those that install made.
 echo "$root$LIBDIR/cmake/psbus" >"$filled/made"
 [ ! -r "$record" ] || cat "$record" >>"$filled/made"
+# Without a record nobody knows; the system's own directories stay, though they are empty.
+case $root${PREFIX%/} in
+''|/usr|/usr/local) known=yes;;
+esac
 if [ "$known" = no ]; then
     while IFS= read -r directory; do
         case $directory in
