@@ -173,8 +173,7 @@ void ps__memo_close(struct ps__port *port)
 
 static void interest_scan(struct ps__port *port, const ps_topic *topic, uint64_t *set)
 {
-    unsigned high = (unsigned)ps__load_acq(&port->words->slots_high);
-    if (high > port->members) high = port->members;
+    unsigned high = ps__slots_high(port);
     for (unsigned w = 0; w < port->set_words; w++) set[w] = 0;
     for (unsigned r = 0; r < high; r++) {
         if (r == port->slot && !port->echo) continue;

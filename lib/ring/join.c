@@ -159,8 +159,7 @@ int ps__reader_evicted(struct ps__port *port, unsigned lane)
 void ps__reader_rejoin_if_evicted(struct ps__port *port)
 {
     if (port->lossy || !ps__has_slot(port)) return;
-    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high), l;
-    if (high > port->lanes) high = port->lanes;
+    unsigned high = ps__lanes_high(port), l;
     for (l = 0; l < high && !ps__reader_evicted(port, l); l++) { }
     if (l == high) return;
     ps__bump(&port->evicted, 1);

@@ -200,8 +200,7 @@ static void port_describe(struct ps__port *port, unsigned slot, int alive, const
 int ps__port_members(void *state, const ps_topic *topic, ps_member *members, size_t n)
 {
     struct ps__port *port = state;
-    unsigned high = (unsigned)ps__load_acq(&port->words->slots_high);
-    if (high > port->members) high = port->members;
+    unsigned high = ps__slots_high(port);
     size_t count = 0;
     for (unsigned slot = 0; slot < high; slot++) {
         if (!ps__load_acq(&port->about[slot]->used)) continue;

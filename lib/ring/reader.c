@@ -253,8 +253,7 @@ gone:
  * producers its line. */
 static void reader_mark(struct ps__port *port)
 {
-    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
-    if (high > port->lanes) high = port->lanes;
+    unsigned high = ps__lanes_high(port);
     for (unsigned l = 0; l < high; l++) port->stop[l] = ps__lane_tail(port->view[l].lane);
     port->stop_high = high;
     port->marked = READER_MARK_TAKEN;
@@ -305,8 +304,7 @@ int ps__port_begin(void *state, int marked)
     if (!ps__load_acq(&port->joined)) return 0;
     if (ps__reader_leave_if_pending(port)) return 0;
     ps__reader_rejoin_if_evicted(port);
-    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
-    if (high > port->lanes) high = port->lanes;
+    unsigned high = ps__lanes_high(port);
     if (marked) (void)ps__lag_pause(port, 0);      /* behind the mark there is nothing to wait for: before it, then */
     port->marked = marked ? READER_MARK_DUE : READER_MARK_NONE;
     unsigned log = (unsigned)(ps__load_rlx(&port->words->geometry) & 0xff);
@@ -333,8 +331,7 @@ static int reader_scan(struct ps__port *port, ps_record *record)
 {
     int resyncs = 0;
     /* lanes_high is raised before a lane's first commit. */
-    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high), tried = 0;
-    if (high > port->lanes) high = port->lanes;
+    unsigned high = ps__lanes_high(port), tried = 0;
     while (tried <= high && port->budget && resyncs < READER_RESYNCS) {
         unsigned lane = port->turn;
         int readable = lane < high && port->turn_left ? reader_lane(port, lane) : 0;
@@ -375,8 +372,7 @@ int ps__port_next(void *state, ps_record *record)
 /* A cursor beyond what the lane has claimed comes of words that were damaged: back to where the lane is. */
 static void reader_resync(struct ps__port *port)
 {
-    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
-    if (high > port->lanes) high = port->lanes;
+    unsigned high = ps__lanes_high(port);
     for (unsigned l = 0; l < high && !port->borrowing; l++) {
         uint64_t tail = ps__lane_tail(port->view[l].lane);
         if ((int64_t)(port->next[l] - tail) <= 0) continue;
@@ -395,8 +391,7 @@ static void reader_unstick(struct ps__port *port, uint64_t now)
     port->stuck_ms = now;
     reader_resync(port);
     if (port->shared_lane) return;
-    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
-    if (high > port->lanes) high = port->lanes;
+    unsigned high = ps__lanes_high(port);
     for (unsigned l = 0; l < high; l++) {
         const struct ps__view *view = &port->view[l];
         if (!view->cell || ps__diff(ps__seq(ps__load_rlx(&view->lane->tail)), (uint32_t)port->next[l]) <= 0) continue;
@@ -413,8 +408,7 @@ void ps__reader_flush(struct ps__port *port)
 {
     if (!ps__load_acq(&port->joined)) return;
     uint64_t now = ps__now_coarse_ms();
-    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
-    if (high > port->lanes) high = port->lanes;
+    unsigned high = ps__lanes_high(port);
     for (unsigned l = 0; l < high; l++) {
         if (l == port->lane && !port->echo && !port->shared_lane) port->next[l] = ps__lane_tail(port->view[l].lane);
         if (port->borrowing != (int)l + 1) ps__reader_show(port, l);
@@ -447,8 +441,7 @@ int ps__reader_look(struct ps__port *port, unsigned *blocked)
 {
     *blocked = PS_MEMBERS_MAX;
     if (!ps__load_acq(&port->joined)) return 0;
-    unsigned high = (unsigned)ps__load_acq(&port->words->lanes_high);
-    if (high > port->lanes) high = port->lanes;
+    unsigned high = ps__lanes_high(port);
     for (unsigned l = 0; l < high; l++) {
         if (reader_lane(port, l) <= 0) continue;        /* an error shows in the next next() */
         const struct ps__view *view = &port->view[l];

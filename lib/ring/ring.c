@@ -123,8 +123,7 @@ static int ring_room(struct ps__port *port, uint64_t tail, const struct ring_nee
     struct ps__lane *lane = view->lane;
     struct ring_scan scan;
 again:
-    scan.known = (unsigned)ps__load_acq(&port->words->slots_high);
-    if (scan.known > port->members) scan.known = port->members;
+    scan.known = ps__slots_high(port);
     for (unsigned r = 0; r < scan.known; r++)
         scan.evicted[r] = ps__load_rlx(&lane->evicted[r]);      /* before the fence: m11.3; an old value is too careful */
 
@@ -144,8 +143,7 @@ again:
     while (ps__diff((uint32_t)horizon, ps__seq(p)) < 0 && !ps__cas_rlx(&lane->horizon, &horizon, ps__seq(p))) { }
     ps__fence_sc();
 
-    unsigned high = (unsigned)ps__load_acq(&port->words->slots_high);
-    if (high > port->members) high = port->members;
+    unsigned high = ps__slots_high(port);
     for (unsigned r = 0; r < high; r++) {
         if (!ring_gates(port, &scan, r)) continue;
         /* SYNC(cursor) acquire, other end ps__reader_show: before it publishes a cursor the reader has done with the cells. */

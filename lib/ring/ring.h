@@ -309,6 +309,17 @@ struct ps__port {
     uint64_t filters;
 };
 
+/* Lanes that ever held a message, and slots that ever had a member: acquire, so at every look. Shared words, hence bounded. */
+static inline unsigned ps__lanes_high(const struct ps__port *port)
+{
+    uint64_t high = ps__load_acq(&port->words->lanes_high);
+    return high < port->lanes ? (unsigned)high : port->lanes;
+}
+static inline unsigned ps__slots_high(const struct ps__port *port)
+{
+    uint64_t high = ps__load_acq(&port->words->slots_high);
+    return high < port->members ? (unsigned)high : port->members;
+}
 static inline uint64_t ps__set_bit(unsigned slot) { return (uint64_t)1 << (slot & 63u); }
 static inline uint64_t ps__publisher_id(unsigned lane, uint32_t number) { return (uint64_t)(lane + 1) << 32 | number; }
 
