@@ -20,6 +20,12 @@ static void evict_raise(struct ps__port *port, unsigned r, uint64_t join)
     ps__wake_waiters(port, port->lane);
 }
 
+void ps__evict_forget(struct ps__port *port, unsigned r)
+{
+    ps__store_rlx(&port->dead[r], 0);
+    ps__and_rlx(&port->dead_set[r / 64], ~ps__set_bit(r));
+}
+
 /* Marks the dead: its borrow counts no more, and neither does its interest, until somebody joins in its slot. */
 static void evict_dead(struct ps__port *port, unsigned r, uint64_t join, uint64_t last)
 {
@@ -27,10 +33,7 @@ static void evict_dead(struct ps__port *port, unsigned r, uint64_t join, uint64_
     ps__or_rlx(&port->dead_set[r / 64], ps__set_bit(r));
     /* A newcomer may have moved in meanwhile, and its subscriptions been looked at before the mark was there. */
     ps__fence_sc();
-    if (ps__load_rlx(&port->reader[r]->join_last) != last) {
-        ps__store_rlx(&port->dead[r], 0);
-        ps__and_rlx(&port->dead_set[r / 64], ~ps__set_bit(r));
-    }
+    if (ps__load_rlx(&port->reader[r]->join_last) != last) ps__evict_forget(port, r);
     evict_raise(port, r, join > last ? join : last);
 }
 

@@ -179,10 +179,7 @@ static void interest_scan(struct ps__port *port, const ps_topic *topic, uint64_t
         if (r == port->slot && !port->echo) continue;
         if (ps__load_rlx(&port->about[r]->filters) && ps__interest_of(port, r, topic)) set[r / 64] |= ps__set_bit(r);
         uint64_t dead = ps__load_rlx(&port->dead[r]);
-        if (dead && ps__load_rlx(&port->reader[r]->join_last) + 1 != dead) {    /* somebody new lives there */
-            ps__store_rlx(&port->dead[r], 0);
-            ps__and_rlx(&port->dead_set[r / 64], ~ps__set_bit(r));
-        }
+        if (dead && ps__load_rlx(&port->reader[r]->join_last) + 1 != dead) ps__evict_forget(port, r);
     }
 }
 

@@ -345,6 +345,7 @@ PS_PRIVATE int ps__ring_recover(struct ps__port *port, const struct ps__view *vi
 PS_PRIVATE void ps__lane_init(struct ps__lane *lane);
 
 /* evict.c */
+PS_PRIVATE void ps__evict_forget(struct ps__port *port, unsigned r);    /* somebody new lives in a place that was taken for dead */
 /* A reader holds back a publish. 1: it no longer does, look again. */
 PS_PRIVATE int ps__evict_look(struct ps__port *port, unsigned r);
 
