@@ -3,6 +3,7 @@
  * test_interest.c - which handles want a topic: never a wrong "no", few a wrong "yes", and nothing left of what was withdrawn.
  */
 #include "heap_port.h"
+#include "../lib/ring/interest.h"
 
 #define MANY 100000u
 

@@ -6,7 +6,7 @@
  * publish, so there is one order for everybody. Slots are given out under the list's lock. Descriptors of a slot stay with
  * the slot until the bus goes, so whoever rings never meets a closed one.
  */
-#include "../ring/ring.h"
+#include "../ring/interest.h"
 #include <errno.h>
 #include <stdlib.h>
 

@@ -14,7 +14,7 @@
  * SYNC(interest) subscriber: bits, then the epoch, release (m4.2, m4.4, m4.5). Publisher: the epoch, acquire, then the bits
  * (m4.1, m4.3). A publish that happens after ps_subscribe() returned sees the new epoch and thereby the bits.
  */
-#include "ring.h"
+#include "interest.h"
 
 #define INTEREST_BITS    6u             /* per name */
 #define INTEREST_UPGRADE 3000u          /* names from which the small filter would say "yes" too often */
@@ -74,7 +74,6 @@ static void interest_upgrade(struct ps__port *port)
     ps__add_rel(ps__interest_word(port->words, 1, 0), 1);
 }
 
-/* What can fail comes first. */
 int ps__interest_prepare(struct ps__port *port)
 {
     if (!port->count) port->count = ps__pages(PS__SMALL_BITS * sizeof *port->count);

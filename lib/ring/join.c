@@ -5,7 +5,7 @@
  * On the dispatching thread, except a join, which runs on the subscribing one while `joined` is 0 and nobody else touches the
  * cursors. A handle joins with its first subscription and leaves with its last.
  */
-#include "ring.h"
+#include "interest.h"
 #include <sched.h>
 
 #define JOIN_HOSTILE ((uint64_t)1 << 62)        /* an evicted[] beyond this is no join of anybody */

@@ -5,7 +5,7 @@
  * inproc.c and shm.c allocate the shared memory, point the port into it, and use the functions of this folder as their
  * transport operations.
  */
-#include "ring.h"
+#include "interest.h"
 #include <stdlib.h>
 #include <unistd.h>
 

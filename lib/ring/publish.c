@@ -2,7 +2,7 @@
 /*
  * publish.c - the sending side of a handle: who wants it, put it into the lane, wake who sleeps, wait for room if asked to.
  */
-#include "ring.h"
+#include "interest.h"
 
 /* The lane is reserved at the first publish, so that who only subscribes takes no memory. */
 int ps__port_reserve(struct ps__port *port)

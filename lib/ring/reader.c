@@ -6,7 +6,7 @@
  * tail whether the copy may be believed. Bytes in shared memory are not trusted: each field is read once, into the copy of its
  * cell, checked against private geometry, and only then used; every loop has a private bound.
  */
-#include "ring.h"
+#include "interest.h"
 #include <errno.h>
 #include <stdlib.h>
 

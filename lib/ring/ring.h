@@ -345,71 +345,9 @@ PS_PRIVATE int ps__ring_recover(struct ps__port *port, const struct ps__view *vi
 PS_PRIVATE void ps__lane_init(struct ps__lane *lane);
 
 /* evict.c */
-PS_PRIVATE void ps__evict_forget(struct ps__port *port, unsigned r);    /* somebody new lives in a place that was taken for dead */
+PS_PRIVATE void ps__evict_forget(struct ps__port *port, unsigned r);    /* somebody new lives in what was taken for dead */
 /* A reader holds back a publish. 1: it no longer does, look again. */
 PS_PRIVATE int ps__evict_look(struct ps__port *port, unsigned r);
-
-/* interest.c */
-PS_PRIVATE int ps__interest_prepare(struct ps__port *port);
-PS_PRIVATE void ps__interest_add(struct ps__port *port, const ps_filter *filter);
-PS_PRIVATE void ps__interest_remove(struct ps__port *port, const ps_filter *filter);
-PS_PRIVATE void ps__interest_clear(struct ps__words *words, struct ps__about *about, ps__a64 *bits);
-PS_PRIVATE void ps__interest_forget(struct ps__port *port);
-PS_PRIVATE int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic);
-PS_PRIVATE int ps__interest_lacks(struct ps__port *port, uint64_t hash);       /* 1: this handle certainly does not want it */
-/* The word by which publishers notice that the answer may have changed. */
-static inline ps__a64 *ps__interest_word(struct ps__words *words, int common, uint64_t hash)
-{
-    return &words->epoch[common ? PS__EPOCHS : hash >> 56];
-}
-static inline uint64_t ps__interest_epoch(struct ps__port *port, const ps_topic *topic)
-{
-    /* SYNC(interest) acquire, other end ps__interest_add: whoever sees the new epoch sees the bits. */
-    return ps__load_acq(ps__interest_word(port->words, 0, topic->hash)) + ps__load_acq(ps__interest_word(port->words, 1, 0));
-}
-#define PS__MEMO_ENTRIES 131072u        /* virtual; a page is real once a topic falls into it */
-/* A bijection of 64 bits: small numbers and sets with few bits must not cancel each other out. */
-static inline uint64_t ps__memo_mix(uint64_t x)
-{
-    x ^= x >> 32;
-    x *= 0xd6e8feb86659fd93u;
-    return x ^ x >> 29;
-}
-static inline ps__a64 *ps__memo_entry(const struct ps__port *port, const ps_topic *topic, unsigned words)
-{
-    return port->memo + (topic->hash & (PS__MEMO_ENTRIES - 1)) * (words + 1);
-}
-/* Asks every member, and remembers the answer under the key. */
-PS_PRIVATE void ps__interest_ask(struct ps__port *port, const ps_topic *topic, uint64_t key, uint64_t *set);
-/* Who wants it: the set under that epoch, from memory if it is known; 0 if empty. words: port->set_words, here because a loop
- * whose length is a constant costs nothing. */
-static inline int ps__interest_set(struct ps__port *port, const ps_topic *topic, uint64_t epoch, unsigned words, uint64_t *set)
-{
-    ps__a64 *entry = ps__memo_entry(port, topic, words);
-    uint64_t key = ps__memo_mix(topic->hash ^ port->memo_seed) + epoch, tag = ps__memo_mix(key), any = 0;
-    for (unsigned w = 0; w < words; w++) {
-        set[w] = ps__load_rlx(&entry[w]);
-        tag = ps__memo_mix(tag ^ set[w]);
-    }
-    if (PS_UNLIKELY(ps__load_rlx(&entry[words]) != tag)) ps__interest_ask(port, topic, key, set);
-    for (unsigned w = 0; w < words; w++) {
-        set[w] &= ~ps__load_rlx(&port->dead_set[w]);
-        any |= set[w];
-    }
-    return any != 0;
-}
-static inline int ps__interest_count(const uint64_t *set, unsigned words)
-{
-    uint64_t count = 0;
-    for (unsigned w = 0; w < words; w++) {    /* by hand: without an instruction for it the compiler calls a function */
-        uint64_t x = set[w] - (set[w] >> 1 & 0x5555555555555555u);
-        x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
-        count += ((x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56;
-    }
-    return (int)count;
-}
-PS_PRIVATE int ps__memo_open(struct ps__port *port);
-PS_PRIVATE void ps__memo_close(struct ps__port *port);
 
 /* publish.c: the transport operations of the sending side */
 PS_PRIVATE int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_t size, int wait);

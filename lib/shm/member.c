@@ -6,6 +6,7 @@
  * by pid or time. There is no lock that everybody needs: a process stopped while it held one would stop every other.
  */
 #include "shm.h"
+#include "../ring/interest.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <sys/mman.h>
