@@ -44,7 +44,7 @@ static void test_wanted_nothing_named_gives_defaults(void **state)
     assert_sizes(g, 8192, 2u << 20, 2u << 20);
     assert_int_equal(g.named, 0);
     assert_int_equal(g.fixed, 0);
-    assert_int_equal(ps__message_max(&g), 512u << 10);
+    assert_int_equal(ps__message_max(ps__payload_size(&g)), 512u << 10);
 }
 
 static void test_wanted_sizes_rounded_up_to_powers_of_two(void **state)
@@ -95,13 +95,13 @@ static void test_message_max_quarter_of_the_ring_and_below_4_gib(void **state)
 {
     (void)state;
     struct ps__geometry g = wanted(2, 4096, 0);
-    assert_int_equal(ps__message_max(&g), 1024);
+    assert_int_equal(ps__message_max(ps__payload_size(&g)), 1024);
     g = wanted(2, (uint64_t)8 << 30, 0);
-    assert_int_equal(ps__message_max(&g), (uint64_t)2 << 30);
+    assert_int_equal(ps__message_max(ps__payload_size(&g)), (uint64_t)2 << 30);
     g = wanted(2, (uint64_t)16 << 30, 0);
-    assert_int_equal(ps__message_max(&g), (uint64_t)UINT32_MAX - 65535);
+    assert_int_equal(ps__message_max(ps__payload_size(&g)), (uint64_t)UINT32_MAX - 65535);
     g = wanted(2, (uint64_t)128 << 30, 0);
-    assert_int_equal(ps__message_max(&g), (uint64_t)UINT32_MAX - 65535);
+    assert_int_equal(ps__message_max(ps__payload_size(&g)), (uint64_t)UINT32_MAX - 65535);
 }
 
 /* ---------------------------------------------------------------- the packed word */

@@ -117,11 +117,28 @@ int ps__geometry_fix(struct ps__words *words, struct ps__geometry *g)
     return 0;
 }
 
-/* A quarter of the ring, so that several fit however they fall; sizes are 32 bits in a cell. */
-uint64_t ps__message_max(const struct ps__geometry *g)
+/* Sizes are 32 bits in a cell. */
+uint64_t ps__loan_max(uint64_t loans)
 {
-    uint64_t quarter = ps__payload_size(g) / 4, most = (uint64_t)UINT32_MAX - 65535;
-    return quarter < most ? quarter : most;
+    uint64_t most = (uint64_t)UINT32_MAX - 65535;
+    return loans < most ? loans : most;
+}
+
+/* A quarter of the ring, so that several fit however they fall. */
+uint64_t ps__message_max(uint64_t payload)
+{
+    return ps__loan_max(payload / 4);
+}
+
+/* Both are asked with what is mapped, wherever something is: the bus's word may say more. */
+int ps__message_too_large(size_t size, uint64_t most)
+{
+    return ps__fail(PS_EMSGSIZE, "%zu bytes; this bus takes %llu (bytes= / 4)", size, (unsigned long long)most);
+}
+
+int ps__loan_too_large(size_t size, uint64_t most)
+{
+    return ps__fail(PS_EMSGSIZE, "%zu bytes; this bus lends %llu (loans=)", size, (unsigned long long)most);
 }
 
 #undef GEOMETRY_DEPTH

@@ -239,13 +239,12 @@ int ps__port_loan(void *state, const ps_topic *topic, size_t size, void **data, 
     if (port->observe) return ps__fail(PS_ENOTSUP, "a handle with observe=1 sends nothing");
     struct ps__geometry g;
     ps__port_geometry(port, &g);
-    uint64_t most = ps__loans_size(&g) < UINT32_MAX - 65535u ? ps__loans_size(&g) : UINT32_MAX - 65535u;
-    if (size > most) return ps__fail(PS_EMSGSIZE, "%zu bytes; this bus lends %llu (loans=)", size, (unsigned long long)most);
+    uint64_t most = ps__loan_max(ps__loans_size(&g));
+    if (size > most) return ps__loan_too_large(size, most);
     int err = ps__port_ready(port);
     if (!err) err = loan_ready(port);
     if (err) return err;
-    if (size > port->own.loan_bytes)            /* the private one; the bus's word may say anything */
-        return ps__fail(PS_EMSGSIZE, "%zu bytes; this bus lends %llu (loans=)", size, (unsigned long long)port->own.loan_bytes);
+    if (size > port->own.loan_bytes) return ps__loan_too_large(size, port->own.loan_bytes);
     err = loan_once(port, topic, size, data);
     if (err != PS_EAGAIN) return err;
     if (wait && port->block_ms) {

@@ -120,8 +120,8 @@ void ps__port_stats(void *state, ps_bus_stats *stats)
     stats->bytes = ps__payload_size(&g);
     stats->loans = ps__loans_size(&g);
     stats->publisher_memory = port->shared_lane ? 0 : ps__cells_size(&g) + ps__payload_size(&g);
-    stats->message_max = ps__message_max(&g);
-    stats->loan_max = ps__loans_size(&g) < UINT32_MAX - 65535u ? ps__loans_size(&g) : UINT32_MAX - 65535u;
+    stats->message_max = ps__message_max(ps__payload_size(&g));
+    stats->loan_max = ps__loan_max(ps__loans_size(&g));
     /* Overwritten, but not come to yet: told at once, because no later message may ever tell it. */
     if (ps__has_slot(port) && g.fixed && ps__load_acq(&port->joined) && !ps__load_acq(&port->reading)) {
         for (unsigned l = 0; l < port->lanes; l++) {

@@ -16,8 +16,7 @@ int ps__port_reserve(struct ps__port *port)
             ps__store_rlx(&port->mark_seq, ps__seq(tail));
             ps__store_rlx(&port->mark_pos, ps__pos(tail));
             port->first_number = ps__lane_tail(port->own.lane);
-            uint64_t quarter = (uint64_t)port->own.units * PS__UNIT / 4, most = (uint64_t)UINT32_MAX - 65535;
-            ps__store_rlx(&port->message_max, quarter < most ? quarter : most);     /* of what is mapped, not of a word */
+            ps__store_rlx(&port->message_max, ps__message_max((uint64_t)port->own.units * PS__UNIT));
             struct ps__about *about = port->about[port->slot];
             ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_SENDS);
             ps__store_rel(&port->ready, 1);                     /* SYNC(setup) release */
@@ -59,8 +58,7 @@ static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct 
     if (PS_UNLIKELY(err)) return err;
     if (PS_UNLIKELY(publish_fenced(port))) return PS_EFENCED;
     if (PS_UNLIKELY(!m->lease && m->size > ps__load_rlx(&port->message_max)))      /* the bus's word said more */
-        return ps__fail(PS_EMSGSIZE, "%zu bytes; this bus takes %llu (bytes= / 4)", m->size,
-                        (unsigned long long)ps__load_rlx(&port->message_max));
+        return ps__message_too_large(m->size, ps__load_rlx(&port->message_max));
     err = m->lease ? ps__loans_put(port, m, &stamp) : ps__ring_put(port, m, &stamp);
     if (PS_UNLIKELY(err)) return err;
     if (port->shared_lane) publish_tally(port);         /* in a lane of its own the numbers tell */
@@ -112,9 +110,8 @@ int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_
     if (PS_UNLIKELY(size > most) && size > PS__MESSAGE_LEAST) {         /* or the lane is not reserved yet */
         struct ps__geometry g;
         ps__port_geometry(port, &g);
-        if (!most) most = ps__message_max(&g);
-        if (size > most)
-            return ps__fail(PS_EMSGSIZE, "%zu bytes; this bus takes %llu (bytes= / 4)", size, (unsigned long long)most);
+        if (!most) most = ps__message_max(ps__payload_size(&g));
+        if (size > most) return ps__message_too_large(size, most);
     }
     struct ps__message m = { topic, data, size, NULL };
     return ps__port_send(port, &m, wait);

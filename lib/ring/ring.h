@@ -157,7 +157,11 @@ static inline size_t ps__cells_size(const struct ps__geometry *g) { return (size
 static inline size_t ps__payload_size(const struct ps__geometry *g) { return (size_t)PS__UNIT << g->units_log; }
 static inline size_t ps__loans_size(const struct ps__geometry *g) { return (size_t)PS__UNIT << g->loans_log; }
 #define PS__MESSAGE_LEAST 1024u         /* every bus takes that much */
-PS_PRIVATE uint64_t ps__message_max(const struct ps__geometry *g);
+/* The largest message of a payload ring, and the largest loan of an area, of so many bytes; and how a larger one is refused. */
+PS_PRIVATE uint64_t ps__message_max(uint64_t payload);
+PS_PRIVATE uint64_t ps__loan_max(uint64_t loans);
+PS_PRIVATE int ps__message_too_large(size_t size, uint64_t most);
+PS_PRIVATE int ps__loan_too_large(size_t size, uint64_t most);
 
 /* ------------------------------------------------------------------ a handle's private side */
 
