@@ -127,6 +127,34 @@ static void test_interest_hundred_thousand_names_few_wrong_answers_and_no_trace_
     heap_close(heap);
 }
 
+/* The reader's short-cut: says "lacks" of nearly all that nobody wants, and never of what is wanted. */
+static void test_interest_lacks_only_what_no_filter_wants(void **state)
+{
+    (void)state;
+    struct heap_port *heap = interest_open(1);
+    unsigned lacking = 0;
+    for (unsigned i = 0; i < 100; i++) {
+        ps_filter f = exact(i);
+        ps__interest_add(&heap->port, &f);
+    }
+    for (unsigned i = 0; i < 10000; i++) {
+        unsigned lacks = (unsigned)ps__interest_lacks(&heap->port, user(i).hash);
+        assert_true(i >= 100 || !lacks);
+        lacking += lacks;
+    }
+    assert_true(lacking > 9500);
+    add(heap, "a/+");                           /* its names cannot be told by their hashes */
+    assert_false(ps__interest_lacks(&heap->port, heap_topic("a/b").hash));
+    drop(heap, "a/+");
+    for (unsigned i = 0; i < 100; i++) {
+        ps_filter f = exact(i);
+        ps__interest_remove(&heap->port, &f);
+    }
+    for (unsigned i = 0; i < 100; i++)
+        assert_true(ps__interest_lacks(&heap->port, user(i).hash));
+    heap_close(heap);
+}
+
 static void test_interest_without_room_for_the_large_filter_stays_right(void **state)
 {
     (void)state;
@@ -374,6 +402,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_interest_hundred_thousand_names_few_wrong_answers_and_no_trace_behind),
+        cmocka_unit_test(test_interest_lacks_only_what_no_filter_wants),
         cmocka_unit_test(test_interest_without_room_for_the_large_filter_stays_right),
         cmocka_unit_test(test_interest_large_filter_that_cannot_be_read_is_a_yes),
         cmocka_unit_test(test_interest_full_counters_never_become_a_wrong_no),

@@ -19,15 +19,10 @@
 #define INTEREST_BITS    6u             /* per name */
 #define INTEREST_UPGRADE 3000u          /* names from which the small filter would say "yes" too often */
 
-static uint32_t interest_bit(uint64_t hash, unsigned i, uint32_t bits)
-{
-    return ((uint32_t)hash + i * ((uint32_t)(hash >> 32) | 1u)) & (bits - 1);
-}
-
 static void interest_put(uint16_t *count, ps__a64 *bits, uint32_t size, uint64_t hash)
 {
     for (unsigned i = 0; i < INTEREST_BITS; i++) {
-        uint32_t b = interest_bit(hash, i, size);
+        uint32_t b = ps__interest_bit(hash, i, size);
         if (count[b] != UINT16_MAX) count[b]++;         /* a counter that is full stays: a wrong "yes" at worst */
         ps__store_rlx(&bits[b / 64], ps__load_rlx(&bits[b / 64]) | (uint64_t)1 << (b % 64));
     }
@@ -36,7 +31,7 @@ static void interest_put(uint16_t *count, ps__a64 *bits, uint32_t size, uint64_t
 static void interest_take(uint16_t *count, ps__a64 *bits, uint32_t size, uint64_t hash)
 {
     for (unsigned i = 0; i < INTEREST_BITS; i++) {
-        uint32_t b = interest_bit(hash, i, size);
+        uint32_t b = ps__interest_bit(hash, i, size);
         if (count[b] == UINT16_MAX || --count[b]) continue;
         ps__store_rlx(&bits[b / 64], ps__load_rlx(&bits[b / 64]) & ~((uint64_t)1 << (b % 64)));
     }
@@ -45,7 +40,7 @@ static void interest_take(uint16_t *count, ps__a64 *bits, uint32_t size, uint64_
 static int interest_has(const ps__a64 *bits, uint32_t size, uint64_t hash)
 {
     for (unsigned i = 0; i < INTEREST_BITS; i++) {
-        uint32_t b = interest_bit(hash, i, size);
+        uint32_t b = ps__interest_bit(hash, i, size);
         if (!(ps__load_rlx(&bits[b / 64]) >> (b % 64) & 1)) return 0;
     }
     return 1;
@@ -122,14 +117,6 @@ void ps__interest_forget(struct ps__port *port)
     port->big = NULL;
     port->filters = 0;
     memset(port->wild_count, 0, sizeof port->wild_count);
-}
-
-/* The reader's own short-cut, without a look at its subscriptions: what its filter has no bit for, none of them wants. A message
- * published behind a subscribe brings that one's bits with its stamp (SYNC(commit)). */
-int ps__interest_lacks(struct ps__port *port, uint64_t hash)
-{
-    if (!ps__has_slot(port) || ps__load_rlx(&port->about[port->slot]->wild)) return 0;
-    return !interest_has(port->bits[port->slot], PS__SMALL_BITS, hash);
 }
 
 int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic)

@@ -18,8 +18,23 @@ PS_PRIVATE void ps__interest_clear(struct ps__words *words, struct ps__about *ab
 PS_PRIVATE void ps__interest_forget(struct ps__port *port);
 /* Does the member in that slot want it? "Yes" may be wrong, "no" never. */
 PS_PRIVATE int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic);
-/* 1: no subscription of this handle wants a topic of that hash. */
-PS_PRIVATE int ps__interest_lacks(struct ps__port *port, uint64_t hash);
+
+/* The i-th bit of a hash in a filter of so many bits. */
+static inline uint32_t ps__interest_bit(uint64_t hash, unsigned i, uint32_t bits)
+{
+    return ((uint32_t)hash + i * ((uint32_t)(hash >> 32) | 1u)) & (bits - 1);
+}
+
+/*
+ * 1: no subscription of this handle wants a topic of that hash. The reader's short-cut: it looks at the first bit only, which
+ * tells nearly all where it matters, and costs those it lets through little. By a member, behind the acquire of the message's
+ * stamp: what was published behind a subscribe brings that one's bits with it.
+ */
+static inline int ps__interest_lacks(const struct ps__port *port, uint64_t hash)
+{
+    uint32_t b = ps__interest_bit(hash, 0, PS__SMALL_BITS);
+    return !(ps__load_rlx(&port->bits[port->slot][b / 64]) >> (b % 64) & 1) && !ps__load_rlx(&port->about[port->slot]->wild);
+}
 
 /* ------------------------------------------------------------------ what a publisher remembers */
 

@@ -10,8 +10,6 @@
 #include <errno.h>
 #include <stdlib.h>
 
-_Static_assert(PS__COPIES <= 64, "copy_skip has a bit for each copy");
-
 #define READER_RESYNCS 64                       /* jumps over garbage in one call */
 
 /* ps__port.marked. */
@@ -29,17 +27,18 @@ enum { READER_NOTHING, READER_SKIPPED, READER_DONE };
 static int reader_fill(struct ps__port *port, unsigned lane)
 {
     const struct ps__view *view = &port->view[lane];
-    uint64_t first = port->next[lane], skip = 0;
+    uint64_t first = port->next[lane];
+    int member = ps__has_slot(port);            /* who only observes shows no interest */
     unsigned count = 0;
     for (; count < PS__COPIES; count++) {
         struct ps__cell *cell = &view->cell[(first + count) & (view->cells - 1)];
         /* SYNC(commit) acquire, other end ps__ring_put. m1.5 */
         if (ps__load_acq(&cell->stamp) != first + count + 1) break;
-        /* Of what nobody here wants the head is enough: its second line stays where it is. Decided here for good, because a
+        /* What nobody here wants is a hole for us, and its second line stays where it is. Decided here for good, because a
          * subscription that comes before it is taken is no business of what was published before. */
-        if (ps__interest_lacks(port, ps__load_rlx(&cell->hash))) {
-            skip |= (uint64_t)1 << count;
+        if (member && ps__interest_lacks(port, ps__load_rlx(&cell->hash))) {
             ps__copy_out(&port->copy[count], cell, offsetof(struct ps__copy, data));
+            port->copy[count].meta = PS__KIND_HOLE;
         } else {
             ps__copy_out(&port->copy[count], cell, sizeof port->copy[0]);
         }
@@ -49,7 +48,6 @@ static int reader_fill(struct ps__port *port, unsigned lane)
     ps__fence_acq();
     uint32_t tail_seq = ps__seq(ps__load_rlx(&view->lane->tail));
     port->copy_tail = tail_seq;
-    port->copy_skip = skip;
     port->copy_at = 0;
     port->copy_lane = lane;
     port->copy_count = 0;
@@ -212,7 +210,6 @@ static int reader_take(struct ps__port *port, unsigned lane, const struct ps__co
     size_t topic_len = m->meta >> 8;
     if ((m->meta & 0xff) == PS__KIND_HOLE || (port->shared_lane && !port->echo && m->publisher == port->publisher))
         return reader_unwanted(port, lane);
-    if (port->copy_skip >> port->copy_at & 1) return reader_unwanted(port, lane);
     if (!reader_locate(port, lane, m, &at)) goto garbage;
     if (at.topic_shared) ps__copy_out(port->topic_copy, at.topic, topic_len);
     else memcpy(port->topic_copy, at.topic, topic_len);

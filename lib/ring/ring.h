@@ -276,7 +276,6 @@ struct ps__port {
     size_t buffer_size;
     struct ps__copy copy[PS__COPIES];   /* cells from the cursor of copy_lane on, believed */
     unsigned copy_lane, copy_at, copy_count;
-    uint64_t copy_skip;                 /* bit i: copy[i] is a head only, of a message that no subscription wants */
     uint32_t copy_tail;                 /* tail when that was last asked */
     ps__a32 reading;                    /* a dispatch is in progress: cursors lag */
     ps__a32 held, held_lane;            /* between dispatches: copies behind the cursor, which cannot be lost any more */

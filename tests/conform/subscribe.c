@@ -255,6 +255,70 @@ static void random_handler(const ps_msg *msg, void *user)
  * Filters of all shapes come and go by chance; each message goes to exactly those there are, whatever left them has shared
  * with others: a prefix, a bit, a bucket.
  */
+struct subscribe_late {
+    ps_bus *bus;
+    int     subscribed, wrong;
+    uint64_t last;              /* number of the last message that arrived */
+};
+
+static void subscribe_late_number(const ps_msg *msg, void *user)
+{
+    struct subscribe_late *l = user;
+    uint64_t number[4] = { 0 };
+
+    if (msg->size == sizeof number)
+        memcpy(number, msg->data, sizeof number);
+    l->wrong += number[0] <= l->last || number[1] != ~number[0] || number[3] != number[0] || strcmp(msg->topic, "late") != 0;
+    l->wrong += msg->lost != 0;
+    l->last = number[0];
+}
+
+static void subscribe_late(const ps_msg *msg, void *user)
+{
+    struct subscribe_late *l = user;
+
+    (void)msg;
+    l->subscribed = ps_subscribe(l->bus, "late", subscribe_late_number, l, NULL, NULL) == 0;
+}
+
+/* What was published before may arrive or not, but what arrives is whole; what is published behind it arrives. */
+static void test_subscribe_in_handler_earlier_messages_whole_later_ones_all(void **state)
+{
+    static struct conform_log log;
+    struct subscribe_late l = { 0 };
+    ps_bus *a, *other;
+    ps_sub *before;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    a = conform_open("depth=128");
+    other = conform_open(NULL);
+    l.bus = conform_open(NULL);
+    conform_subscribe(other, "late", &log);             /* somebody wants them, so they are sent */
+    assert_ok(ps_subscribe(l.bus, "first", subscribe_late, &l, NULL, NULL));
+    assert_ok(ps_subscribe(l.bus, "late", subscribe_late_number, &l, NULL, &before));
+    for (uint64_t i = 1; i <= 160; i++) {
+        uint64_t number[4] = { i, ~i, 0, i };
+
+        if (i == 101) {         /* what it has read of them lies about everywhere by now */
+            assert_int_equal(conform_drain(l.bus), 100);
+            assert_ok(ps_unsubscribe(before));
+            conform_drain(other);
+            conform_say(a, "first", "x");
+        }
+        assert_true(ps_publish(a, "late", number, sizeof number) >= 1);
+        if (i == 130)
+            assert_true(ps_dispatch(l.bus, 1, 0) == 1 && l.subscribed);
+    }
+    conform_drain(l.bus);
+    assert_int_equal(l.wrong, 0);
+    assert_int_equal(l.last, 160);
+    assert_int_equal(conform_drain(other), 60);
+    conform_close(a);
+    conform_close(other);
+    conform_close(l.bus);
+}
+
 static void test_subscribe_by_chance_exactly_the_matching_ones_run(void **state)
 {
     enum { FILTERS = 120, STEPS = 6000 };
@@ -426,6 +490,7 @@ static const struct CMUnitTest tests[] = {
     conform_test(test_subscribe_pull_two_matching_two_answers),
     conform_test(test_subscribe_first_one_decides_push_or_pull),
     conform_test(test_unsubscribe_messages_on_their_way_not_delivered),
+    conform_test(test_subscribe_in_handler_earlier_messages_whole_later_ones_all),
     conform_test(test_subscribe_by_chance_exactly_the_matching_ones_run),
     conform_test(test_subscribe_thousands_come_and_go_counts_return_to_0),
     conform_test(test_p1_subscribe_1000_topics_20000_subscriptions),
