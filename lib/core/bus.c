@@ -198,8 +198,10 @@ int ps_open(ps_bus **out, const char *url)
 void ps__finish_close(ps_bus *bus, int forked)
 {
     int error = errno, cancel = ps__cancel_off();
-    if (!forked) bus_quiet(bus);
-    if (!forked) ps__wait_end();        /* before it is gone: others follow who waits for whom */
+    if (!forked) {
+        bus_quiet(bus);
+        ps__wait_end();                 /* before it is gone: others follow who waits for whom */
+    }
     ps__subs_close(&bus->subs);         /* destroy may use other handles, not this one */
     bus->transport->close(bus->state, forked);
     free(bus->state);

@@ -34,7 +34,7 @@ PS_PRIVATE unsigned ps__thread_first(void);
 static inline unsigned ps__thread_number(void)
 {
     unsigned self = ps__thread_self;
-    return __builtin_expect(self != 0, 1) ? self - 1 : ps__thread_first();
+    return PS_LIKELY(self != 0) ? self - 1 : ps__thread_first();
 }
 /* Switches thread cancellation off; the result goes to ps__cancel_restore. */
 PS_PRIVATE int ps__cancel_off(void);

@@ -284,4 +284,3 @@ void ps__pages_free(void *pages, size_t size)
     (void)munmap(pages, size);
     errno = saved;
 }
-

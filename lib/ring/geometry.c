@@ -29,7 +29,7 @@ static int geometry_numbers(const struct ps__geometry *g)
 
 int ps__geometry_unpack(uint64_t word, struct ps__geometry *g)
 {
-    g->depth_log = word & 0xff;
+    g->depth_log = ps__geometry_depth_log(word);
     g->units_log = word >> 8 & 0xff;
     g->loans_log = word >> 16 & 0xff;
     g->named = word >> 24 & 7;

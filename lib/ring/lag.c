@@ -13,6 +13,7 @@
 
 #define LAG_LEAST_NS  250u              /* a pause on purpose */
 #define LAG_MOST_NS   4000u
+#define LAG_WORTH     3u                /* messages that make a pause worth it */
 #define LAG_ENOUGH    256u              /* messages that make a pause long enough */
 #define LAG_TRY_LEAST 8u                /* times at the head between two tries */
 #define LAG_TRY_MOST  4096u
@@ -25,9 +26,12 @@ int ps__lag_pause(struct ps__port *port, int in_step)
     port->lag_got = 0;
     if (port->lag_paused) {
         port->lag_paused = 0;
-        if (got >= 3) port->lag_try = LAG_TRY_LEAST;
-        if (got < 3) port->lag_ns = 0;
-        else if (got < LAG_ENOUGH && port->lag_ns < LAG_MOST_NS) port->lag_ns *= 2;
+        if (got < LAG_WORTH) {
+            port->lag_ns = 0;
+        } else {
+            port->lag_try = LAG_TRY_LEAST;
+            if (got < LAG_ENOUGH && port->lag_ns < LAG_MOST_NS) port->lag_ns *= 2;
+        }
     }
     if (!port->lag_ns) {
         if (port->lag_wait++ < (in_step ? LAG_TRY_LEAST : port->lag_try)) return 0;
@@ -52,6 +56,7 @@ void ps__lag_failed(struct ps__port *port)
 
 #undef LAG_LEAST_NS
 #undef LAG_MOST_NS
+#undef LAG_WORTH
 #undef LAG_ENOUGH
 #undef LAG_TRY_LEAST
 #undef LAG_TRY_MOST

@@ -304,7 +304,7 @@ int ps__port_begin(void *state, int marked)
     unsigned high = ps__lanes_high(port);
     if (marked) (void)ps__lag_pause(port, 0);      /* behind the mark there is nothing to wait for: before it, then */
     port->marked = marked ? READER_MARK_DUE : READER_MARK_NONE;
-    unsigned log = (unsigned)(ps__load_rlx(&port->words->geometry) & 0xff);
+    unsigned log = ps__geometry_depth_log(ps__load_rlx(&port->words->geometry));        /* a shared word: bounded below */
     port->budget = ((uint64_t)high << (log < 20 ? log : 20)) + 65536;   /* all that can be there, and some */
     return 0;
 }

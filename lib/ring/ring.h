@@ -153,6 +153,7 @@ PS_PRIVATE int ps__geometry_wanted(const ps_url *url, struct ps__geometry *g);
 PS_PRIVATE int ps__geometry_propose(struct ps__words *words, const struct ps__geometry *wanted);
 /* Fixes it and answers what it is. */
 PS_PRIVATE int ps__geometry_fix(struct ps__words *words, struct ps__geometry *g);
+static inline unsigned ps__geometry_depth_log(uint64_t word) { return word & 0xff; }
 static inline size_t ps__cells_size(const struct ps__geometry *g) { return (size_t)PS__LINE << g->depth_log; }
 static inline size_t ps__payload_size(const struct ps__geometry *g) { return (size_t)PS__UNIT << g->units_log; }
 static inline size_t ps__loans_size(const struct ps__geometry *g) { return (size_t)PS__UNIT << g->loans_log; }
