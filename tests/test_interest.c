@@ -286,8 +286,10 @@ static void wants_all(struct heap_port *heap, unsigned r)
 
 static int set_of(struct heap_port *heap, const ps_topic *topic, uint64_t *set)
 {
-    int any = ps__interest_set(&heap->port, topic, ps__interest_epoch(&heap->port, topic), heap->port.set_words, set);
-    int count = ps__interest_count(set, heap->port.set_words);
+    uint64_t epoch = ps__interest_epoch(&heap->port, topic);
+    unsigned words = ps__set_words(&heap->port);
+    int any = ps__interest_set(&heap->port, topic, epoch, words, set);
+    int count = ps__interest_count(set, words);
     assert_int_equal(any, count > 0);
     return count;
 }
@@ -350,7 +352,7 @@ static void test_memo_torn_or_foreign_entry_is_a_miss(void **state)
     ps__a64 *entry = port->memo;
     size_t words = (size_t)port->set_words + 1;
     entry += (topic.hash & 131071) * words;
-    assert_int_equal(ps__load_rlx(&entry[1]), UINT64_C(1) << 6);        /* this is how it is remembered */
+    assert_int_equal(ps__load_rlx(&entry[2]), UINT64_C(1) << 6);        /* this is how it is remembered: a tag, the words */
     for (size_t w = 0; w < words; w++) {
         for (unsigned b = 0; b < 64; b++) {             /* each word as another thread's store could have left it */
             ps__store_rlx(&entry[w], ps__load_rlx(&entry[w]) ^ UINT64_C(1) << b);
@@ -371,6 +373,51 @@ static void test_memo_torn_or_foreign_entry_is_a_miss(void **state)
     /* and zeros, as fresh memory holds, are no answer "nobody" */
     memset((void *)entry, 0, words * sizeof *entry);
     assert_int_equal(set_of(heap, &topic, set), 5);
+    heap_close(heap);
+}
+
+/* One word while nobody took a slot above the first 64; whoever does is seen with his epoch. */
+static void test_set_of_one_word_until_the_65th_member(void **state)
+{
+    (void)state;
+    struct heap_port *heap = interest_open(PS_MEMBERS_MAX);
+    struct ps__port *port = &heap->port;
+    uint64_t set[PS__SET_WORDS];
+    ps_topic topic = user(1);
+    ps__store_rlx(&port->words->slots_high, 64);
+    wants_all(heap, 63);
+    assert_int_equal(ps__set_words(port), 1);
+    assert_int_equal(set_of(heap, &topic, set), 1);
+    assert_int_equal(set[0], UINT64_C(1) << 63);
+    wants_all(heap, 64);                                /* shown, but not said to publishers yet: no slot to look at */
+    assert_int_equal(set_of(heap, &topic, set), 1);
+    ps__store_rlx(&port->words->slots_high, 65);
+    ps__add_rel(&port->words->epoch[PS__EPOCHS], 1);
+    assert_int_equal(ps__set_words(port), 4);
+    assert_int_equal(set_of(heap, &topic, set), 2);
+    assert_int_equal(set[1], 1);
+    heap_close(heap);
+}
+
+/* Two threads, one of which has seen the 65th member, remember the same topic under the same epoch: neither takes the other's. */
+static void test_memo_entry_of_another_number_of_words_is_a_miss(void **state)
+{
+    (void)state;
+    struct heap_port *heap = interest_open(PS_MEMBERS_MAX);
+    struct ps__port *port = &heap->port;
+    uint64_t set[PS__SET_WORDS];
+    ps_topic topic = user(1);
+    for (int only_above = 0; only_above < 2; only_above++) {
+        if (!only_above) wants_all(heap, 3);
+        else ps__store_rlx(&port->about[3]->filters, 0);        /* a set whose first word is empty, as that of fresh memory */
+        wants_all(heap, 100);
+        for (int i = 0; i < 4; i++) {
+            ps__store_rlx(&port->words->slots_high, i % 2 ? PS_MEMBERS_MAX : 64);
+            if (i == 0) ps__add_rel(&port->words->epoch[PS__EPOCHS], 1);
+            assert_int_equal(set_of(heap, &topic, set), (only_above ? 0 : 1) + i % 2);
+            if (i % 2) assert_int_equal(set[1], UINT64_C(1) << 36);
+        }
+    }
     heap_close(heap);
 }
 
@@ -411,6 +458,8 @@ int main(void)
         cmocka_unit_test(test_set_of_256_members_every_one_in_its_place),
         cmocka_unit_test(test_memo_is_asked_until_the_topics_epoch_moves),
         cmocka_unit_test(test_memo_torn_or_foreign_entry_is_a_miss),
+        cmocka_unit_test(test_set_of_one_word_until_the_65th_member),
+        cmocka_unit_test(test_memo_entry_of_another_number_of_words_is_a_miss),
         cmocka_unit_test(test_set_leaves_the_dead_out_until_somebody_moves_in),
     };
     return cmocka_run_group_tests_name("interest", tests, NULL, NULL);

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test_ring.c - one lane: where a message's payload comes to lie, and when there is room for one more. What recovery makes of a
+ * test_ring.c - one lane: who may claim, where a message's payload comes to lie, and when there is room for one more. What recovery makes of a
  * lane whose owner died is in test_recover.c.
  */
 #include "heap_port.h"
+
+#include <sched.h>
 
 #define CELLS 16u                       /* of most lanes here */
 #define UNITS 64u
@@ -18,6 +20,83 @@ static uint64_t limit_of(struct heap_port *heap) { return ps__load_rlx(&heap->po
 static int put_units(struct heap_port *heap, unsigned units)
 {
     return heap_put(heap, TOPIC, bytes, units ? (size_t)units * PS__UNIT : 8, NULL);
+}
+
+/* ---------------------------------------------------------------- who may claim */
+
+#define CLAIMS 20000u
+
+struct claimer {
+    struct heap_port *heap;
+    pthread_t thread;
+    ps__a32 *go;
+    unsigned failed;
+};
+
+static void *claim_thread(void *arg)
+{
+    struct claimer *c = arg;
+    while (!ps__load_acq(c->go)) { }
+    for (unsigned i = 0; i < CLAIMS; i++)
+        c->failed += heap_put(c->heap, "t", &i, sizeof i, NULL) != 0;
+    return NULL;
+}
+
+/* The thread that reserved the lane owns the claim; one that comes later takes it away, and no number is given out twice. */
+static void test_claim_taken_from_its_owner_while_it_claims(void **state)
+{
+    (void)state;
+    for (unsigned round = 0; round < 20; round++) {
+        struct heap_port *heap = heap_open(2, 17, 6, 0, 0);
+        ps__a32 go = 0;
+        struct claimer c = { .heap = heap, .go = &go };
+        assert_int_equal(ps__load_rlx(&heap->port.claim->owner), ps__thread_number() + 1);
+        assert_int_equal(pthread_create(&c.thread, NULL, claim_thread, &c), 0);
+        unsigned failed = 0;
+        for (unsigned i = 0; i < CLAIMS; i++) {
+            if (i == CLAIMS / 40 * round)
+                ps__store_rel(&go, 1);
+            failed += heap_put(heap, "t", &i, sizeof i, NULL) != 0;
+        }
+        pthread_join(c.thread, NULL);
+        assert_int_equal(failed + c.failed, 0);
+        assert_int_equal(ps__seq(tail_of(heap)), 2 * CLAIMS);
+        for (uint64_t number = 0; number < 2 * CLAIMS; number++)
+            assert_int_equal(ps__load_acq(&heap_cell(heap, number)->stamp), number + 1);
+        assert_int_equal(ps__load_rlx(&heap->port.claim->owner), PS__CLAIM_SHARED);
+        assert_int_equal(ps__load_rlx(&heap->port.claim->inside), 0);
+        heap_close(heap);
+    }
+}
+
+static void *claim_once(void *arg)
+{
+    struct claimer *c = arg;
+    c->failed = heap_put(c->heap, "t", "", 0, NULL) != 0;
+    return NULL;
+}
+
+/* The owner stands still inside its claim: whoever takes the claim away waits for it, and begins where it ended. */
+static void test_claim_is_not_given_on_before_its_owner_is_outside(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    struct ps__claim *claim = heap->port.claim;
+    struct claimer c = { .heap = heap };
+    ps__store_rlx(&claim->inside, 1);
+    assert_int_equal(pthread_create(&c.thread, NULL, claim_once, &c), 0);
+    uint64_t deadline = ps__deadline_ns(10000);
+    while (ps__load_acq(&claim->owner) != PS__CLAIM_TAKEN && ps__now_ns() < deadline) sched_yield();
+    assert_int_equal(ps__load_rlx(&claim->owner), PS__CLAIM_TAKEN);
+    for (int i = 0; i < 1000; i++)
+        sched_yield();                                  /* time to do the wrong thing */
+    ps__store_rlx(&heap->port.own.lane->tail, ps__pack(1, 0));
+    ps__store_rel(&claim->inside, 0);
+    pthread_join(c.thread, NULL);
+    assert_int_equal(c.failed, 0);
+    assert_int_equal(ps__seq(tail_of(heap)), 2);
+    assert_int_equal(ps__load_rlx(&claim->owner), PS__CLAIM_SHARED);
+    heap_close(heap);
 }
 
 /* ---------------------------------------------------------------- where a payload lies */
@@ -273,6 +352,8 @@ static void test_pass_says_whether_limit_is_beyond_a_cell(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_claim_taken_from_its_owner_while_it_claims),
+        cmocka_unit_test(test_claim_is_not_given_on_before_its_owner_is_outside),
         cmocka_unit_test(test_units_of_each_kind_rounded_up),
         cmocka_unit_test(test_put_message_lies_in_its_cell_or_behind_it),
         cmocka_unit_test(test_pad_payload_never_goes_over_the_rings_end),

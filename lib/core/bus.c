@@ -8,50 +8,28 @@
  */
 #include "bus.h"
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <time.h>
 
 /* ------------------------------------------------------------------ inside */
 
-int ps__enter(ps_bus *bus)
+/* A thread that came too late for a slot of its own. */
+void ps__enter_shared(ps_bus *bus)
 {
-    if (PS_UNLIKELY(ps__forked(bus))) return ps__fail(PS_EFORKED, "opened by the parent: ps_after_fork makes it the child's");
-    unsigned thread = ps__thread_number();
-    ps__a32 *count = &bus->inside[thread < PS__INSIDE - 1 ? thread : PS__INSIDE - 1].count;
-    if (PS_LIKELY(thread < PS__INSIDE - 1)) {
-        ps__store_rlx(count, ps__load_rlx(count) + 1);
-        ps__fence_light();              /* SYNC(inside) other end bus_quiet: closing, heavy fence, count */
-    } else {
-        ps__add_sc(count, 1);
-        ps__fence_light();
-    }
-    if (PS_LIKELY(!ps__load_rlx(&bus->closing))) return 0;
-    ps__leave(bus);
+    ps__add_sc(&bus->inside[PS__INSIDE - 1].count, 1);
+    ps__fence_light();
+}
+
+/* Off the path: why ps__enter lets nobody in. */
+int ps__enter_refused(ps_bus *bus)
+{
+    if (ps__forked(bus)) return ps__fail(PS_EFORKED, "opened by the parent: ps_after_fork makes it the child's");
     return ps__fail(PS_ECLOSED, "the handle is being closed");
 }
 
-/* Its last store is the last touch of the handle. */
-void ps__leave(ps_bus *bus)
-{
-    unsigned thread = ps__thread_number();
-    ps__a32 *count = &bus->inside[thread < PS__INSIDE - 1 ? thread : PS__INSIDE - 1].count;
-    if (PS_LIKELY(thread < PS__INSIDE - 1)) ps__store_rel(count, ps__load_rlx(count) - 1);
-    else ps__sub_sc(count, 1);
-}
-
-void ps__wait_step(unsigned *step)
-{
-    if ((*step)++ < 32) {
-        sched_yield();
-        return;
-    }
-    long ns = *step < 64 ? 50000 : 500000;
-    struct timespec t = { 0, ns };
-    nanosleep(&t, NULL);
-}
+int ps__enter(ps_bus *bus) { return ps__enter_inline(bus); }
+void ps__leave(ps_bus *bus) { ps__leave_inline(bus); }
 
 /* Waits until no call is inside. closing is set. */
 static void bus_quiet(ps_bus *bus)
@@ -263,9 +241,9 @@ int ps_publish(ps_bus *bus, const char *topic, const void *data, size_t size)
     if (PS_UNLIKELY(!bus || (!data && size))) return ps__fail(PS_EINVAL, bus ? "data is NULL" : "bus is NULL");
     int result = ps__topic_parse(topic, bus->host.seed, &parsed);
     if (PS_UNLIKELY(result)) return result;
-    if (PS_UNLIKELY(result = ps__enter(bus))) return result;
+    if (PS_UNLIKELY(result = ps__enter_inline(bus))) return result;
     result = bus->transport->publish(bus->state, &parsed, data ? data : "", size, ps__frames == NULL);
-    ps__leave(bus);
+    ps__leave_inline(bus);
     return result;
 }
 

@@ -87,14 +87,39 @@ PS_PRIVATE_OBJECT PS__TLS struct ps__frame *ps__frames;
 /* Every public call on a handle is between the two. 0, PS_EFORKED or PS_ECLOSED (then no leave). */
 PS_PRIVATE int ps__enter(ps_bus *bus);
 PS_PRIVATE void ps__leave(ps_bus *bus);
+PS_PRIVATE void ps__enter_shared(ps_bus *bus);
+PS_PRIVATE int ps__enter_refused(ps_bus *bus);
 static inline int ps__forked(const ps_bus *bus) { return bus->generation != ps__process_generation(); }
+
+/* The two once more, for the calls that every message passes. Its last store is the last touch of the handle. */
+static PS_ALWAYS_INLINE void ps__leave_inline(ps_bus *bus)
+{
+    unsigned thread = ps__thread_number();
+    if (PS_LIKELY(thread < PS__INSIDE - 1))
+        ps__store_rel(&bus->inside[thread].count, ps__load_rlx(&bus->inside[thread].count) - 1);
+    else ps__sub_sc(&bus->inside[PS__INSIDE - 1].count, 1);
+}
+
+static PS_ALWAYS_INLINE int ps__enter_inline(ps_bus *bus)
+{
+    if (PS_UNLIKELY(ps__forked(bus))) return ps__enter_refused(bus);
+    unsigned thread = ps__thread_number();
+    if (PS_LIKELY(thread < PS__INSIDE - 1)) {
+        ps__bump(&bus->inside[thread].count, 1);
+        ps__fence_light();              /* SYNC(inside) other end bus_quiet: closing, heavy fence, count */
+    } else {
+        ps__enter_shared(bus);
+    }
+    if (PS_LIKELY(!ps__load_rlx(&bus->closing))) return 0;
+    ps__leave_inline(bus);
+    return ps__enter_refused(bus);
+}
+
 static inline int ps__own_dispatch(ps_bus *bus) { return ps__load_rlx(&bus->owner) == ps__thread_number() + 2u; }
 /* Before waiting for a handler of bus to end. 1: it would be for ever. close: to close it, which is marked in the same step, so
  * that whoever is refused because of us finds it closing. */
 PS_PRIVATE int ps__wait_begin(ps_bus *bus, int close, int *busy);
 PS_PRIVATE void ps__wait_end(void);
-/* Between two looks at what one waits for: yields first, then sleeps in growing slices. */
-PS_PRIVATE void ps__wait_step(unsigned *step);
 /* A closed handle is freed, once every other call has left. */
 PS_PRIVATE void ps__finish_close(ps_bus *bus, int forked);
 

@@ -32,6 +32,8 @@
 #define PS_UNLIKELY(x) __builtin_expect(!!(x), 0)
 /* For what is written once and compiled once for each constant it is called with. */
 #define PS_ALWAYS_INLINE inline __attribute__((always_inline))
+/* For what comes up seldom on a path that is taken often: it takes no registers from it. */
+#define PS_NOINLINE __attribute__((noinline))
 #define PS_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 /* Invariants of ours, not of the caller; debug builds only, because a library does not abort its host. */

@@ -28,6 +28,7 @@ struct inproc_bus {
     unsigned char *loan;
     size_t loan_size;
     struct ps__geometry geometry;
+    struct ps__claim claim;             /* the lane is everybody's, so this is */
     struct ps__loans *loans;
     ps__a64 *_Atomic big[PS_MEMBERS_MAX];
     struct ps__kept bell[PS_MEMBERS_MAX][2];
@@ -324,6 +325,7 @@ static int inproc_open(void *memory, ps_host *host, const ps_url *url)
     port->shared_lane = 1;
     port->lane = 0;
     port->loans = state->bus->loans;
+    port->claim = &state->bus->claim;
     host->seed = state->bus->seed;
     if ((err = ps__port_open(port, host, url, &inproc_env))) {
         inproc_leave(state->bus, port->slot, 0);

@@ -36,6 +36,8 @@ static inline unsigned ps__thread_number(void)
     unsigned self = ps__thread_self;
     return PS_LIKELY(self != 0) ? self - 1 : ps__thread_first();
 }
+/* Between two looks at what one waits for: yields first, then sleeps in growing slices. */
+PS_PRIVATE void ps__wait_step(unsigned *step);
 /* Switches thread cancellation off; the result goes to ps__cancel_restore. */
 PS_PRIVATE int ps__cancel_off(void);
 PS_PRIVATE void ps__cancel_restore(int state);

@@ -16,6 +16,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -77,6 +78,17 @@ unsigned ps__thread_first(void)
     static _Atomic unsigned last;
     ps__thread_self = ps__add_rlx(&last, 1) + 1;        /* relaxed: only that no two are equal matters */
     return ps__thread_self - 1;
+}
+
+void ps__wait_step(unsigned *step)
+{
+    if ((*step)++ < 32) {
+        sched_yield();
+        return;
+    }
+    long ns = *step < 64 ? 50000 : 500000;
+    struct timespec t = { 0, ns };
+    nanosleep(&t, NULL);
 }
 
 int ps__cancel_off(void)

@@ -146,7 +146,9 @@ int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic)
 
 int ps__memo_open(struct ps__port *port)
 {
-    ps__random(&port->memo_seed, sizeof port->memo_seed);
+    ps__random(port->memo_odd, sizeof port->memo_odd);
+    port->memo_odd[0] |= 1;
+    port->memo_odd[1] |= 1;
     port->memo = ps__pages(PS__MEMO_ENTRIES * sizeof *port->memo * (port->set_words + 1));
     return port->memo ? 0 : ps__fail(PS_ENOMEM, "no address space for a publisher's memory of topics");
 }
@@ -157,10 +159,11 @@ void ps__memo_close(struct ps__port *port)
     port->memo = NULL;
 }
 
-static void interest_scan(struct ps__port *port, const ps_topic *topic, uint64_t *set)
+static void interest_scan(struct ps__port *port, const ps_topic *topic, unsigned words, uint64_t *set)
 {
     unsigned high = ps__slots_high(port);
-    for (unsigned w = 0; w < port->set_words; w++) set[w] = 0;
+    if (high > words * 64) high = words * 64;           /* somebody came just now: his epoch is not ours */
+    for (unsigned w = 0; w < words; w++) set[w] = 0;
     for (unsigned r = 0; r < high; r++) {
         if (r == port->slot && !port->echo) continue;
         if (ps__load_rlx(&port->about[r]->filters) && ps__interest_of(port, r, topic)) set[r / 64] |= ps__set_bit(r);
@@ -169,16 +172,16 @@ static void interest_scan(struct ps__port *port, const ps_topic *topic, uint64_t
     }
 }
 
-void ps__interest_ask(struct ps__port *port, const ps_topic *topic, uint64_t key, uint64_t *set)
+void ps__interest_ask(struct ps__port *port, const ps_topic *topic, uint64_t key, unsigned words, uint64_t *set)
 {
-    ps__a64 *entry = ps__memo_entry(port, topic, port->set_words);
-    uint64_t tag = ps__memo_mix(key);
-    interest_scan(port, topic, set);
-    for (unsigned w = 0; w < port->set_words; w++) {
-        ps__store_rlx(&entry[w], set[w]);
-        tag = ps__memo_mix(tag ^ set[w]);
+    ps__a64 *entry = ps__memo_entry(port, topic);
+    uint64_t tag = key;
+    interest_scan(port, topic, words, set);
+    for (unsigned w = 0; w < words; w++) {
+        ps__store_rlx(&entry[1 + w], set[w]);
+        tag = ps__memo_tag(port, tag, set[w]);
     }
-    ps__store_rlx(&entry[port->set_words], tag);
+    ps__store_rlx(&entry[0], tag);
 }
 
 #undef INTEREST_BITS

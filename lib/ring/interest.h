@@ -55,33 +55,51 @@ static inline uint64_t ps__interest_epoch(struct ps__port *port, const ps_topic 
     return ps__load_acq(ps__interest_word(port->words, 0, topic->hash)) + ps__load_acq(ps__interest_word(port->words, 1, 0));
 }
 
-/* A bijection of 64 bits: small numbers and sets with few bits must not cancel each other out. */
-static inline uint64_t ps__memo_mix(uint64_t x)
+/*
+ * Sets have a word for each 64 slots, but while no slot above the first 64 was ever taken one word says it all. Asked behind the
+ * epoch: who takes such a slot raises slots_high before it shows an interest, so the epoch that says so brings this with it.
+ */
+static inline unsigned ps__set_words(const struct ps__port *port)
 {
-    x ^= x >> 32;
-    x *= 0xd6e8feb86659fd93u;
-    return x ^ x >> 29;
+    return PS_LIKELY(ps__load_rlx(&port->words->slots_high) <= 64) ? 1 : port->set_words;
 }
 
-/* {set words, tag}. words: port->set_words, here and below, because a loop whose length is a constant costs nothing. */
-static inline ps__a64 *ps__memo_entry(const struct ps__port *port, const ps_topic *topic, unsigned words)
+/*
+ * An entry is {tag, set words}. The tag is made of topic, epoch and set by multiplications with odd numbers that are random to
+ * this handle, so a mixture of two entries has the right one by a chance in 2^64, whatever topics and sets are in the game; so
+ * do sets of another number of words.
+ */
+static inline ps__a64 *ps__memo_entry(const struct ps__port *port, const ps_topic *topic)
 {
-    return port->memo + (topic->hash & (PS__MEMO_ENTRIES - 1)) * (words + 1);
+    return port->memo + (topic->hash & (PS__MEMO_ENTRIES - 1)) * (port->set_words + 1);
+}
+static inline uint64_t ps__memo_key(const struct ps__port *port, const ps_topic *topic, uint64_t epoch)
+{
+    return topic->hash + epoch * port->memo_odd[0];
+}
+static inline uint64_t ps__memo_tag(const struct ps__port *port, uint64_t tag, uint64_t set)
+{
+    tag = (tag ^ set) * port->memo_odd[1];
+    return tag ^ tag >> 32;
 }
 
 /* Asks every member, and remembers the answer under the key. */
-PS_PRIVATE void ps__interest_ask(struct ps__port *port, const ps_topic *topic, uint64_t key, uint64_t *set);
+PS_PRIVATE void ps__interest_ask(struct ps__port *port, const ps_topic *topic, uint64_t key, unsigned words, uint64_t *set);
 
-/* Who wants it: the set under that epoch, from memory if it is known; 0 if empty. */
-static inline int ps__interest_set(struct ps__port *port, const ps_topic *topic, uint64_t epoch, unsigned words, uint64_t *set)
+/*
+ * Who wants it: the set under that epoch, from memory if it is known; 0 if empty. words: what ps__set_words said, here and below;
+ * where it is a constant the loops cost nothing.
+ */
+static PS_ALWAYS_INLINE int ps__interest_set(struct ps__port *port, const ps_topic *topic, uint64_t epoch, unsigned words,
+                                             uint64_t *set)
 {
-    ps__a64 *entry = ps__memo_entry(port, topic, words);
-    uint64_t key = ps__memo_mix(topic->hash ^ port->memo_seed) + epoch, tag = ps__memo_mix(key), any = 0;
+    ps__a64 *entry = ps__memo_entry(port, topic);
+    uint64_t key = ps__memo_key(port, topic, epoch), tag = key, any = 0;
     for (unsigned w = 0; w < words; w++) {
-        set[w] = ps__load_rlx(&entry[w]);
-        tag = ps__memo_mix(tag ^ set[w]);
+        set[w] = ps__load_rlx(&entry[1 + w]);
+        tag = ps__memo_tag(port, tag, set[w]);
     }
-    if (PS_UNLIKELY(ps__load_rlx(&entry[words]) != tag)) ps__interest_ask(port, topic, key, set);
+    if (PS_UNLIKELY(ps__load_rlx(&entry[0]) != tag)) ps__interest_ask(port, topic, key, words, set);
     for (unsigned w = 0; w < words; w++) {
         set[w] &= ~ps__load_rlx(&port->dead_set[w]);
         any |= set[w];
@@ -89,9 +107,10 @@ static inline int ps__interest_set(struct ps__port *port, const ps_topic *topic,
     return any != 0;
 }
 
-static inline int ps__interest_count(const uint64_t *set, unsigned words)
+static PS_ALWAYS_INLINE int ps__interest_count(const uint64_t *set, unsigned words)
 {
     uint64_t count = 0;
+    if (words == 1 && (set[0] & (set[0] - 1)) == 0) return set[0] != 0;         /* mostly */
     for (unsigned w = 0; w < words; w++) {      /* by hand: without an instruction for it the compiler calls a function */
         uint64_t x = set[w] - (set[w] >> 1 & 0x5555555555555555u);
         x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);

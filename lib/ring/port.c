@@ -23,6 +23,7 @@ int ps__port_open(struct ps__port *port, ps_host *host, const ps_url *url, const
     port->evict_ms = url->evict_ms;
     port->spin_us = url->spin_us;
     port->seed = host->seed;
+    if (!port->claim) port->claim = &port->claim_own;
     int err = ps__memo_open(port);
     if (err) return err;
     if ((err = ps__wake_open(port))) {

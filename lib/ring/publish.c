@@ -3,6 +3,7 @@
  * publish.c - the sending side of a handle: who wants it, put it into the lane, wake who sleeps, wait for room if asked to.
  */
 #include "interest.h"
+#include "put.h"
 
 /* The lane is reserved at the first publish, so that who only subscribes takes no memory. */
 int ps__port_reserve(struct ps__port *port)
@@ -16,7 +17,9 @@ int ps__port_reserve(struct ps__port *port)
             ps__store_rlx(&port->mark_seq, ps__seq(tail));
             ps__store_rlx(&port->mark_pos, ps__pos(tail));
             port->first_number = ps__lane_tail(port->own.lane);
-            ps__store_rlx(&port->message_max, ps__message_max((uint64_t)port->own.units * PS__UNIT));
+            ps__store_rlx(&port->message_end, ps__message_max((uint64_t)port->own.units * PS__UNIT) + 1);
+            uint32_t nobody = 0;        /* the thread that publishes first: SYNC(own) */
+            (void)ps__cas_rlx(&port->claim->owner, &nobody, ps__thread_number() + 1);
             struct ps__about *about = port->about[port->slot];
             ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_SENDS);
             ps__store_rel(&port->ready, 1);                     /* SYNC(setup) release */
@@ -28,60 +31,80 @@ int ps__port_reserve(struct ps__port *port)
 }
 
 /* Writer's fence: a member that lost its lock while it lived must not write into another's lane. */
-static int publish_fenced(struct ps__port *port)
+static inline int publish_fenced(struct ps__port *port)
 {
-    if (port->shared_lane || PS_LIKELY(ps__load_rlx(&port->own.lane->epoch) == port->publisher)) return 0;
-    return ps__fail(PS_EFENCED, "slot %u of the bus has another owner now", port->slot);
+    return !port->shared_lane && ps__load_rlx(&port->own.lane->epoch) != port->publisher;
 }
 
 /* Each thread counts in a place of its own, without a locked operation; those that came too late share the last one. */
-static void publish_tally(struct ps__port *port)
+static inline void publish_tally(struct ps__port *port)
 {
     unsigned thread = ps__thread_number();
     if (PS_LIKELY(thread < PS__TALLIES - 1)) ps__bump(&port->published[thread].count, 1);
     else ps__add_rlx(&port->published[PS__TALLIES - 1].count, 1);
 }
 
-/* One attempt. The count of receivers, or PS_EAGAIN. words: see ps__interest_set. */
-static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct ps__message *m, unsigned words)
+/* The message is there: tells those who sleep and want it, and answers how many want it. */
+static PS_ALWAYS_INLINE int publish_tell(struct ps__port *port, uint64_t *set, unsigned words, uint64_t stamp)
+{
+    int count = ps__interest_count(set, words);
+    /* A commit also uncovers what a fellow producer committed behind it: somebody rung for that stopped here (m9.2). Whoever
+     * sleeps is rung then, whatever it wants (m9.5 holds). The look stands behind the fence (m9.4). */
+    struct ps__cell *behind = &port->own.cell[stamp & (port->own.cells - 1)];
+    if (PS_UNLIKELY(ps__load_acq(&behind->stamp) == stamp + 1)) ps__wake_all(port);
+    else ps__wake_readers(port, set, words);
+    ps__wake_waiters(port, port->lane);         /* this claim has gated its fellows (m6.5) */
+    return count;
+}
+
+/* Somebody subscribed or unsubscribed since the first look: once more, behind the fence (m5.6). */
+static PS_NOINLINE int publish_tell_anew(struct ps__port *port, const ps_topic *topic, uint64_t stamp)
+{
+    uint64_t set[PS__SET_WORDS], epoch = ps__interest_epoch(port, topic);
+    unsigned words = ps__set_words(port);
+    ps__interest_set(port, topic, epoch, words, set);
+    return publish_tell(port, set, words, stamp);
+}
+
+/*
+ * One attempt. The count of receivers, or PS_EAGAIN, with the detail where it is an error. `small`, a constant: the message is
+ * inline in a cell, the sets have one word, and what else comes up seldom is PS_EAGAIN without a detail.
+ */
+static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct ps__message *m, int small)
 {
     uint64_t set[PS__SET_WORDS], stamp;
-    if (PS_LIKELY(ps__load_acq(&port->ready))) {        /* readers had these lines last: fetch them while looking who wants it */
+    int ready = ps__load_acq(&port->ready) != 0;        /* SYNC(setup) acquire, as in ps__port_ready */
+    if (PS_LIKELY(ready)) {                    /* readers had these lines last: fetch them while looking who wants it */
         struct ps__cell *cell = &port->own.cell[ps__load_rlx(&port->guess) & (port->own.cells - 1)];
         ps__prefetch_write(&port->own.lane->tail);
         ps__prefetch_write(cell);
         ps__prefetch_write((char *)cell + PS__LINE / 2);
     }
     uint64_t epoch = ps__interest_epoch(port, m->topic);
+    unsigned words = ps__set_words(port);
+    if (small && PS_UNLIKELY(words != 1)) return PS_EAGAIN;
+    if (small) words = 1;
     if (!ps__interest_set(port, m->topic, epoch, words, set)) return 0;
-    int err = ps__port_ready(port);
-    if (PS_UNLIKELY(err)) return err;
-    if (PS_UNLIKELY(publish_fenced(port))) return PS_EFENCED;
-    if (PS_UNLIKELY(!m->lease && m->size > ps__load_rlx(&port->message_max)))      /* the bus's word said more */
-        return ps__message_too_large(m->size, ps__load_rlx(&port->message_max));
-    err = m->lease ? ps__loans_put(port, m, &stamp) : ps__ring_put(port, m, &stamp);
+    if (small && PS_UNLIKELY(!ready || publish_fenced(port))) return PS_EAGAIN;
+    if (!small) {
+        int err = ps__port_ready(port);
+        if (err) return err;
+        if (publish_fenced(port)) return ps__fail(PS_EFENCED, "slot %u of the bus has another owner now", port->slot);
+        uint64_t end = ps__load_rlx(&port->message_end);
+        if (!m->lease && m->size >= end) return ps__message_too_large(m->size, end - 1);        /* the bus's word said more */
+    }
+    int err = small ? ps__put(port, m, PS__KIND_INLINE, &stamp) : m->lease ? ps__loans_put(port, m, &stamp)
+                                                                           : ps__ring_put(port, m, &stamp);
     if (PS_UNLIKELY(err)) return err;
     if (port->shared_lane) publish_tally(port);         /* in a lane of its own the numbers tell */
 
     /* SYNC(sleep) the commit before the looks at armed; other end sleep_arm. acq_rel is not enough: m5.2, m5.3. */
     ps__fence_sc();
-    uint64_t again = ps__interest_epoch(port, m->topic);
-    if (PS_UNLIKELY(again != epoch)) ps__interest_set(port, m->topic, again, words, set);      /* behind the fence: m5.6 */
-    int count = ps__interest_count(set, words);
-    /* A commit also uncovers what a fellow producer committed behind it: somebody rung for that stopped here (m9.2). Whoever
-     * sleeps is rung then, whatever it wants (m9.5 holds). The look stands behind the fence (m9.4). */
-    struct ps__cell *behind = &port->own.cell[stamp & (port->own.cells - 1)];
-    if (PS_UNLIKELY(ps__load_acq(&behind->stamp) == stamp + 1))
-        for (unsigned w = 0; w < words; w++) set[w] = ~(uint64_t)0;
-    ps__wake_readers(port, set, words);
-    ps__wake_waiters(port, port->lane);         /* this claim has gated its fellows (m6.5) */
-    return count;
+    if (PS_UNLIKELY(ps__interest_epoch(port, m->topic) != epoch)) return publish_tell_anew(port, m->topic, stamp);
+    return publish_tell(port, set, words, stamp);
 }
 
-static int publish_once(struct ps__port *port, const struct ps__message *m)
-{
-    return PS_LIKELY(port->set_words == 1) ? publish_attempt(port, m, 1) : publish_attempt(port, m, port->set_words);
-}
+static PS_NOINLINE int publish_once(struct ps__port *port, const struct ps__message *m) { return publish_attempt(port, m, 0); }
 
 /* Publishes, and waits for room where the URL and the caller allow it. */
 int ps__port_send(struct ps__port *port, const struct ps__message *m, int wait)
@@ -102,25 +125,43 @@ int ps__port_send(struct ps__port *port, const struct ps__message *m, int wait)
     return ps__fail(PS_EAGAIN, "the ring is full: a reader is behind, or a fellow publish is unfinished");
 }
 
-int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_t size, int wait)
+/* Whatever it is: large, the first, refused. */
+static PS_NOINLINE int publish_any(struct ps__port *port, const ps_topic *topic, const void *data, size_t size, int wait)
 {
-    struct ps__port *port = state;
-    if (PS_UNLIKELY(port->observe)) return ps__fail(PS_ENOTSUP, "a handle with observe=1 sends nothing");
-    uint64_t most = ps__load_rlx(&port->message_max);
-    if (PS_UNLIKELY(size > most) && size > PS__MESSAGE_LEAST) {         /* or the lane is not reserved yet */
+    if (port->observe) return ps__fail(PS_ENOTSUP, "a handle with observe=1 sends nothing");
+    uint64_t end = ps__load_rlx(&port->message_end);
+    if (size >= end && size > PS__MESSAGE_LEAST) {      /* or the lane is not reserved yet */
         struct ps__geometry g;
         ps__port_geometry(port, &g);
-        if (!most) most = ps__message_max(ps__payload_size(&g));
-        if (size > most) return ps__message_too_large(size, most);
+        if (!end) end = ps__message_max(ps__payload_size(&g)) + 1;
+        if (size >= end) return ps__message_too_large(size, end - 1);
     }
     struct ps__message m = { topic, data, size, NULL };
     return ps__port_send(port, &m, wait);
 }
 
+int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_t size, int wait)
+{
+    struct ps__port *port = state;
+    if (PS_LIKELY(size <= PS__INLINE && size + topic->len <= PS__INLINE && !port->observe)) {
+        struct ps__message m = { topic, data, size, NULL };
+        int result = publish_attempt(port, &m, 1);
+        if (PS_LIKELY(result != PS_EAGAIN)) return result;
+    }
+    return publish_any(port, topic, data, size, wait);
+}
+
 int ps__port_wanted(void *state, const ps_topic *topic)
 {
     struct ps__port *port = state;
-    uint64_t set[PS__SET_WORDS];
-    if (!ps__interest_set(port, topic, ps__interest_epoch(port, topic), port->set_words, set)) return 0;
-    return ps__interest_count(set, port->set_words);
+    uint64_t set[PS__SET_WORDS], epoch = ps__interest_epoch(port, topic);
+    unsigned words = ps__set_words(port);
+    return ps__interest_set(port, topic, epoch, words, set) ? ps__interest_count(set, words) : 0;
+}
+
+/* A message of any kind, without a look who wants it. */
+int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *stamp)
+{
+    uint32_t kind = m->lease ? PS__KIND_LOAN : m->size + m->topic->len <= PS__INLINE ? PS__KIND_INLINE : PS__KIND_RING;
+    return ps__put(port, m, kind, stamp);
 }

@@ -32,7 +32,7 @@ static int reader_fill(struct ps__port *port, unsigned lane)
     unsigned count = 0;
     for (; count < PS__COPIES; count++) {
         struct ps__cell *cell = &view->cell[(first + count) & (view->cells - 1)];
-        /* SYNC(commit) acquire, other end ps__ring_put. m1.5 */
+        /* SYNC(commit) acquire, other end ps__put. m1.5 */
         if (ps__load_acq(&cell->stamp) != first + count + 1) break;
         /* What nobody here wants is a hole for us, and its second line stays where it is. Decided here for good, because a
          * subscription that comes before it is taken is no business of what was published before. */
@@ -43,7 +43,7 @@ static int reader_fill(struct ps__port *port, unsigned lane)
             ps__copy_out(&port->copy[count], cell, sizeof port->copy[0]);
         }
     }
-    /* SYNC(claim) acquire fence, other end ps__ring_put: if a byte of a copy was of a later message, its claim is seen in
+    /* SYNC(claim) acquire fence, other end ps__put: if a byte of a copy was of a later message, its claim is seen in
      * tail now. An acquire load of tail in its place is not enough: m1.3, m7.2. */
     ps__fence_acq();
     uint32_t tail_seq = ps__seq(ps__load_rlx(&view->lane->tail));

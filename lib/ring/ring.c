@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * ring.c - one lane: claim, fill, commit; make room; repair what a dead owner left. PROTOCOL 1, 3, 7.
+ * ring.c - one lane: make room; repair what a dead owner left. PROTOCOL 1, 3, 7. What each publish does is in put.h.
  *
- * A producer claims {sequence, payload units} with one compare-and-swap on `tail`, fills its cell and its payload, and
- * commits by the cell's stamp. `limit` is how far cells and payload may be written again: behind every gating reader's
- * cursor and behind the oldest unfinished claim. Nothing here waits, allocates or calls the system, but for ps__evict_look
- * when the ring is full.
+ * `limit` is how far cells and payload may be written again: behind every gating reader's cursor and behind the oldest
+ * unfinished claim. Nothing here waits, allocates or calls the system, but for ps__evict_look when the ring is full.
  */
-#include "ring.h"
-
-#define RING_PREFETCH 8                         /* cells ahead */
+#include "put.h"
+#include <errno.h>
 
 #ifdef PS_TEST_HOOKS
 PS_PRIVATE uint64_t ps__test_start_sequence;
@@ -30,34 +27,6 @@ void ps__lane_init(struct ps__lane *lane)
 #endif
 }
 
-/* Units a message takes of the payload ring. For a hole, size is its extent. */
-uint32_t ps__message_units(uint32_t kind, size_t size, size_t topic_len)
-{
-    switch (kind) {
-    case PS__KIND_RING:
-        if (topic_len > PS__INLINE) size = ((size + 15) & ~(size_t)15) + topic_len;
-        return (uint32_t)((size + PS__UNIT - 1) / PS__UNIT);
-    case PS__KIND_LOAN:
-        return topic_len > PS__INLINE - 8 ? (uint32_t)((topic_len + PS__UNIT - 1) / PS__UNIT) : 0;
-    case PS__KIND_HOLE:
-        return (uint32_t)size;
-    default:
-        return 0;
-    }
-}
-
-/* A payload is contiguous: what does not fit before the end of the ring begins at its start. */
-static uint32_t ring_pad(uint32_t pos, uint32_t units, uint32_t ring)
-{
-    uint32_t at = pos & (ring - 1);
-    return units && at + units > ring ? ring - at : 0;
-}
-
-static int ring_fits(const struct ps__view *view, uint64_t tail, uint64_t limit, uint32_t units)
-{
-    return ps__seq(tail) + 1 - ps__seq(limit) <= view->cells && ps__pos(tail) + units - ps__pos(limit) <= view->units;
-}
-
 /* The first unit and the end of a committed cell's payload. */
 static uint32_t ring_cell_end(struct ps__cell *cell)
 {
@@ -75,7 +44,7 @@ struct ring_need {
 
 static int ring_enough(const struct ps__view *view, uint64_t tail, uint64_t limit, const struct ring_need *need)
 {
-    return need->loan ? ps__diff(ps__seq(limit), need->passed) >= 0 : ring_fits(view, tail, limit, need->units);
+    return need->loan ? ps__diff(ps__seq(limit), need->passed) >= 0 : ps__ring_fits(view, tail, limit, need->units);
 }
 
 struct ring_scan {
@@ -131,7 +100,7 @@ again:
     uint64_t limit = ps__load_acq(&lane->limit), p = limit;
     while (ps__diff(ps__seq(p), ps__seq(tail)) < 0) {
         struct ps__cell *cell = &view->cell[ps__seq(p) & (view->cells - 1)];
-        /* SYNC(commit) acquire, other end ps__ring_put: the cell's sizes are those of that message. m1.13. The low half
+        /* SYNC(commit) acquire, other end ps__put: the cell's sizes are those of that message. m1.13. The low half
          * tells: a claim cannot be 2^32 messages old. */
         if ((uint32_t)ps__load_acq(&cell->stamp) != ps__seq(p) + 1) break;
         p = ps__pack(ps__seq(p) + 1, ring_cell_end(cell));
@@ -194,137 +163,41 @@ int ps__ring_room(struct ps__port *port, uint64_t tail, uint32_t units, int full
     return ring_room(port, tail, &need, full);
 }
 
+/* A claim has passed a mark, or found the ring full. 0: look again. */
+int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full)
+{
+    const struct ps__view *view = &port->own;
+    struct ps__lane *lane = view->lane;
+    if (ps__ring_room(port, tail, units, full) || !full || ps__load_rlx(&lane->tail) != tail) return 0;
+    uint64_t limit = ps__load_acq(&lane->limit);
+    if (ps__load_acq(&lane->tail) != tail ||            /* fellows went on meanwhile */
+        (ps__seq(tail) - ps__seq(limit) <= view->cells && ps__pos(tail) - ps__pos(limit) <= view->units))
+        return PS_EAGAIN;
+    return ps__fail(PS_ECORRUPT, "the words of this handle's lane contradict each other");
+}
+
+/* Takes the claim away from the thread that owns it. Several may do so at once. */
+void ps__claim_share(struct ps__claim *claim)
+{
+    int error = errno, cancel = ps__cancel_off();
+    ps__store_rlx(&claim->owner, PS__CLAIM_TAKEN);
+    ps__fence_heavy();                  /* SYNC(own) other end put_inside: m13.3 */
+    /* SYNC(own) acquire, other end put_outside. It is a few instructions long, but the owner may not run just now. */
+    for (unsigned step = 0; ps__load_acq(&claim->inside);) ps__wait_step(&step);
+    ps__store_rel(&claim->owner, PS__CLAIM_SHARED);     /* SYNC(own) release, other end put_claim */
+    ps__cancel_restore(cancel);
+    errno = error;
+}
+
 uint32_t ps__ring_extent(const struct ps__view *view, uint64_t tail, uint32_t units)
 {
-    return ring_pad(ps__pos(tail), units, view->units) + units;
+    return ps__ring_pad(ps__pos(tail), units, view->units) + units;
 }
 
 int ps__ring_pass(struct ps__port *port, uint32_t seq)
 {
     struct ring_need need = { 0, seq + 1, 1 };
     return ring_room(port, ps__load_rlx(&port->own.lane->tail), &need, 1);
-}
-
-/* ------------------------------------------------------------------ publish */
-
-/* Page faults happen before the claim, not inside it: a claim holds up the lane's fellows. */
-static void ring_touch(const void *data, size_t size)
-{
-    const volatile unsigned char *bytes = data;
-    for (size_t i = 0; i < size; i += 4096) (void)bytes[i];
-    if (size) (void)bytes[size - 1];
-}
-
-#if !PS_TSAN
-/* A few bytes, without a call, from the back: words of which two may overlap. */
-static inline void ring_copy_small(unsigned char *to, const void *from, size_t size)
-{
-    const unsigned char *bytes = from;
-    if (size >= 32) {
-        struct { uint64_t word[4]; } part;              /* two registers of 16 bytes */
-        for (size_t i = size; i > 32; i -= 32) {
-            memcpy(&part, bytes + i - 32, 32);
-            memcpy(to + i - 32, &part, 32);
-        }
-        memcpy(&part, bytes, 32);
-        memcpy(to, &part, 32);
-    } else if (size >= 8) {
-        uint64_t word;
-        for (size_t i = size; i > 8; i -= 8) {
-            memcpy(&word, bytes + i - 8, 8);
-            memcpy(to + i - 8, &word, 8);
-        }
-        memcpy(&word, bytes, 8);
-        memcpy(to, &word, 8);
-    } else {
-        for (size_t i = 0; i < size; i++) to[i] = bytes[i];
-    }
-}
-#endif
-
-static void ring_fill(const struct ps__view *view, struct ps__cell *cell, const struct ps__message *m, uint32_t kind,
-                      uint32_t pos)
-{
-    const ps_topic *topic = m->topic;
-    unsigned char *payload = view->payload + (size_t)(pos & (view->units - 1)) * PS__UNIT;
-    if (kind == PS__KIND_INLINE) {
-#if PS_TSAN
-        unsigned char both[PS__INLINE];                 /* its copy writes whole words */
-        memcpy(both, m->data, m->size);
-        memcpy(both + m->size, topic->text, topic->len);
-        ps__copy_in(cell->data, both, m->size + topic->len);
-#else
-        ring_copy_small(cell->data + m->size, topic->text, topic->len);
-        ring_copy_small(cell->data, m->data, m->size);
-#endif
-    } else if (kind == PS__KIND_RING) {
-        ps__copy_in(payload, m->data, m->size);
-        if (topic->len <= PS__INLINE) ps__copy_in(cell->data, topic->text, topic->len);
-        else ps__copy_in(payload + ((m->size + 15) & ~(size_t)15), topic->text, topic->len);
-    } else {
-        ps__copy_in(cell->data, &m->lease->offset, 8);
-        if (topic->len <= PS__INLINE - 8) ps__copy_in(cell->data + 8, topic->text, topic->len);
-        else ps__copy_in(payload, topic->text, topic->len);
-    }
-}
-
-int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *stamp)
-{
-    const struct ps__view *view = &port->own;
-    struct ps__lane *lane = view->lane;
-    uint32_t kind = m->lease ? PS__KIND_LOAN : m->size + m->topic->len <= PS__INLINE ? PS__KIND_INLINE : PS__KIND_RING;
-    uint32_t units = ps__message_units(kind, m->size, m->topic->len), pad;
-    if (kind == PS__KIND_RING) ring_touch(m->data, m->size);
-
-    uint64_t tail = ps__load_rlx(&lane->tail);
-    for (;;) {
-        pad = ring_pad(ps__pos(tail), units, view->units);
-        uint64_t limit = ps__load_acq(&lane->limit);    /* SYNC(limit) acquire: see ps__ring_room */
-        if (PS_UNLIKELY(!ring_fits(view, tail, limit, units + pad))) {
-            if (!ps__ring_room(port, tail, units + pad, 1)) {
-                uint64_t now = ps__load_rlx(&lane->tail);
-                if (now == tail) {
-                    limit = ps__load_acq(&lane->limit);
-                    if (ps__load_acq(&lane->tail) != now ||     /* fellows went on meanwhile */
-                        (ps__seq(now) - ps__seq(limit) <= view->cells && ps__pos(now) - ps__pos(limit) <= view->units))
-                        return PS_EAGAIN;
-                    return ps__fail(PS_ECORRUPT, "the words of this handle's lane contradict each other");
-                }
-                tail = now;
-                continue;
-            }
-        } else if (PS_UNLIKELY(ps__diff(ps__seq(tail), ps__load_rlx(&port->mark_seq)) >= 0 ||
-                               ps__diff(ps__pos(tail), ps__load_rlx(&port->mark_pos)) >= 0)) {
-            ps__ring_room(port, tail, units + pad, 0);  /* ahead of need, so that sleepers are back before it is full */
-        }
-        if (ps__cas_rlx(&lane->tail, &tail, ps__pack(ps__seq(tail) + 1, ps__pos(tail) + pad + units))) break;
-    }
-    /* SYNC(claim) release fence, other end the acquire fence before a reader looks at tail: whoever has seen a byte of
-     * this payload sees the claim. An acq_rel swap is not enough: m1.1, m1.2. */
-    ps__fence_rel();
-
-    struct ps__cell *cell = &view->cell[ps__seq(tail) & (view->cells - 1)];
-    /* A cell was last touched by its readers: fetching those ahead for writing keeps the next claims from waiting for them. */
-    struct ps__cell *ahead_cell = &view->cell[(ps__seq(tail) + RING_PREFETCH) & (view->cells - 1)];
-    ps__prefetch_write(ahead_cell);
-    ps__prefetch_write((char *)ahead_cell + PS__LINE / 2);
-    /* The old stamp, or base for a cell never used, is less than a lap behind: it expands the number to 64 bits. */
-    uint64_t near = ps__load_rlx(&lane->base);
-    int32_t ahead = ps__diff(ps__seq(tail), (uint32_t)near);
-    uint64_t number = near + (uint64_t)(int64_t)ahead;
-    uint32_t pos = ps__pos(tail) + pad;
-    /* From the back: the line with the stamp, which a waiting reader looks at and so takes away, is written last and at once. */
-    ring_fill(view, cell, m, kind, pos);
-    ps__store_rlx(&cell->hash, m->topic->hash);
-    ps__store_rlx(&cell->publisher, port->publisher);
-    ps__store_rlx(&cell->pos, pos);
-    ps__store_rlx(&cell->size, (uint32_t)m->size);
-    ps__store_rlx(&cell->meta, kind | (uint32_t)m->topic->len << 8);
-    /* SYNC(commit) release, other end every acquire load of a stamp: the cell and its payload are those of this number. */
-    ps__store_rel(&cell->stamp, number + 1);
-    ps__store_rlx(&port->guess, (uint32_t)number + 1);
-    *stamp = number + 1;
-    return 0;
 }
 
 /* ------------------------------------------------------------------ recovery */
@@ -399,5 +272,3 @@ int ps__ring_recover(struct ps__port *port, const struct ps__view *view)
     for (unsigned r = 0; r < port->members; r++) ps__wake_reader(port, r);
     return damaged;
 }
-
-#undef RING_PREFETCH

@@ -15,7 +15,8 @@
  *   words.waiters            everybody, own bit                  who makes room                       SYNC(space)
  *   words.lanes_high, slots_high   raised by CAS                 everybody
  *   words.geometry           CAS until fixed                     everybody
- *   lane.tail                CAS by the lane's producers         readers, producers                   SYNC(claim)
+ *   lane.tail                CAS by the lane's producers, or     readers, producers                   SYNC(claim), SYNC(own)
+ *                            a store by the owner of the claim
  *   lane.limit               CAS by the lane's producers         producers                            SYNC(limit)
  *   lane.horizon             raised by the lane's producers      joiners                              SYNC(join)
  *   lane.base                raised behind limit                 joiners
@@ -219,6 +220,13 @@ struct ps__lease {                      /* a loan that is out */
     char topic[PS_TOPIC_MAX + 1];
 };
 
+struct ps__claim {                      /* who may claim without a swap: put.h */
+    ps__a32 owner;                      /* a thread's number + 1, or one of those below; 0 before the first publish */
+    ps__a32 inside;                     /* 1 while the owner claims */
+};
+#define PS__CLAIM_TAKEN  (UINT32_MAX - 1)       /* taken from its owner, who may be inside still */
+#define PS__CLAIM_SHARED UINT32_MAX             /* nobody's: all swap */
+
 struct ps__loans;                       /* loan.c: the free list of a lane's loan area */
 
 struct ps__port {
@@ -241,14 +249,16 @@ struct ps__port {
 
     /* publishing: any thread */
     struct ps__view own;                /* the lane this handle writes */
+    struct ps__claim *claim;            /* of that lane; shared by the handles of an inproc bus, else the next */
+    struct ps__claim claim_own;
     ps__a32 ready, loans_ready;         /* own.cell, own.loan are there: SYNC(setup) */
     pthread_mutex_t setup;              /* reserving */
     pthread_mutex_t patience;           /* the clocks; only ever tried */
     ps__a32 guess;                      /* the number that is likely claimed next: what to fetch early */
-    ps__a64 message_max;                /* 0 until the lane is reserved */
+    ps__a64 message_end;                /* sizes below it go; 0 until the lane is reserved: SYNC(setup) */
     ps__a32 mark_seq, mark_pos;         /* when to look for room ahead of need */
     ps__a64 *memo;                      /* memo_entries x (set_words + 1) */
-    uint64_t memo_seed;
+    uint64_t memo_odd[2];               /* random */
     ps__a64 rung[PS_MEMBERS_MAX], rung_space[PS_MEMBERS_MAX];  /* sleep it was rung for, by bell */
     ps__a64 dead[PS_MEMBERS_MAX];       /* join_last + 1 of a reader found dead, else 0 */
     ps__a64 dead_set[PS__SET_WORDS];
@@ -327,22 +337,38 @@ static inline unsigned ps__slots_high(const struct ps__port *port)
 static inline uint64_t ps__set_bit(unsigned slot) { return (uint64_t)1 << (slot & 63u); }
 static inline uint64_t ps__publisher_id(unsigned lane, uint32_t number) { return (uint64_t)(lane + 1) << 32 | number; }
 
-/* ring.c: claim, fill, commit, room, recovery */
 struct ps__message {
     const ps_topic *topic;
     const void *data;                   /* copied, unless it is a loan */
     size_t size;
     struct ps__lease *lease;            /* the loan, or NULL */
 };
-/* The message's number + 1 in *stamp and 0; PS_EAGAIN, nothing done. */
-PS_PRIVATE int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *stamp);
+
+/* Units a message takes of the payload ring. For a hole, size is its extent. */
+static inline uint32_t ps__message_units(uint32_t kind, size_t size, size_t topic_len)
+{
+    switch (kind) {
+    case PS__KIND_RING:
+        if (topic_len > PS__INLINE) size = ((size + 15) & ~(size_t)15) + topic_len;
+        return (uint32_t)((size + PS__UNIT - 1) / PS__UNIT);
+    case PS__KIND_LOAN:
+        return topic_len > PS__INLINE - 8 ? (uint32_t)((topic_len + PS__UNIT - 1) / PS__UNIT) : 0;
+    case PS__KIND_HOLE:
+        return (uint32_t)size;
+    default:
+        return 0;
+    }
+}
+
+/* ring.c: room, recovery */
+PS_PRIVATE int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full);
+PS_PRIVATE void ps__claim_share(struct ps__claim *claim);
 /* Would a message of `units` fit now? Raises limit, looks at the readers. full: blame those that are in the way. */
 PS_PRIVATE int ps__ring_room(struct ps__port *port, uint64_t tail, uint32_t units, int full);
 /* What a message of that many units takes, with what is left over at the ring's end. */
 PS_PRIVATE uint32_t ps__ring_extent(const struct ps__view *view, uint64_t tail, uint32_t units);
 /* The same for a loan area: has limit passed the cell seq? Blames the readers that stand before it. */
 PS_PRIVATE int ps__ring_pass(struct ps__port *port, uint32_t seq);
-PS_PRIVATE uint32_t ps__message_units(uint32_t kind, size_t size, size_t topic_len);
 /* Under the dead owner's lock, or by the new owner: what it left becomes holes. 0, or 1: damaged, all of it is given up. */
 PS_PRIVATE int ps__ring_recover(struct ps__port *port, const struct ps__view *view);
 /* A zeroed lane of a new bus: where its numbers begin. */
@@ -356,6 +382,8 @@ PS_PRIVATE int ps__evict_look(struct ps__port *port, unsigned r);
 /* publish.c: the transport operations of the sending side */
 PS_PRIVATE int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_t size, int wait);
 PS_PRIVATE int ps__port_wanted(void *state, const ps_topic *topic);
+/* The message's number + 1 in *stamp and 0; PS_EAGAIN, nothing done. Of any kind; who sends many compiles ps__put of put.h. */
+PS_PRIVATE int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *stamp);
 PS_PRIVATE int ps__port_send(struct ps__port *port, const struct ps__message *m, int wait);
 PS_PRIVATE int ps__port_reserve(struct ps__port *port);
 static inline int ps__port_ready(struct ps__port *port)         /* the own lane is reserved, or an error */
@@ -399,9 +427,10 @@ PS_PRIVATE int ps__reader_look(struct ps__port *port, unsigned *blocked);
 /* wake.c */
 PS_PRIVATE void ps__wake_reader(struct ps__port *port, unsigned r);
 PS_PRIVATE void ps__wake_asleep(struct ps__port *port, unsigned w, uint64_t asleep);
+PS_PRIVATE void ps__wake_all(struct ps__port *port);
 PS_PRIVATE void ps__wake_waiting(struct ps__port *port, unsigned lane);
 /* Behind the caller's fence: a message for these is there. */
-static inline void ps__wake_readers(struct ps__port *port, const uint64_t *set, unsigned words)
+static PS_ALWAYS_INLINE void ps__wake_readers(struct ps__port *port, const uint64_t *set, unsigned words)
 {
     for (unsigned w = 0; w < words; w++) {
         uint64_t asleep = set[w] & ps__load_rlx(&port->words->sleepers[w]);
@@ -412,7 +441,7 @@ static inline void ps__wake_readers(struct ps__port *port, const uint64_t *set, 
 static inline void ps__wake_waiters(struct ps__port *port, unsigned lane)
 {
     uint64_t waiting = 0;
-    for (unsigned w = 0; w < port->set_words; w++) waiting |= ps__load_rlx(&port->words->waiters[w]);
+    for (unsigned w = 0; w < PS__SET_WORDS; w++) waiting |= ps__load_rlx(&port->words->waiters[w]);
     if (PS_UNLIKELY(waiting)) ps__wake_waiting(port, lane);
 }
 PS_PRIVATE int ps__port_wait(void *state, int timeout_ms);

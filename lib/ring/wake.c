@@ -48,6 +48,12 @@ void ps__wake_asleep(struct ps__port *port, unsigned w, uint64_t asleep)
     }
 }
 
+/* Whoever sleeps, whatever it wants. */
+void ps__wake_all(struct ps__port *port)
+{
+    for (unsigned w = 0; w < port->set_words; w++) ps__wake_asleep(port, w, ps__load_rlx(&port->words->sleepers[w]));
+}
+
 void ps__wake_waiting(struct ps__port *port, unsigned lane)
 {
     for (unsigned w = 0; w < port->set_words; w++) {

@@ -1,0 +1,200 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * put.h - one message into the lane: claim, fill, commit. PROTOCOL 1. A header, because every publish passes here: publish.c
+ * compiles it into the one function that it is.
+ *
+ * A producer claims {sequence, payload units} by moving `tail`, fills its cell and its payload, and commits by the cell's stamp.
+ *
+ * Producers move tail by compare-and-swap, but for one: the thread that published first owns the claim until another thread
+ * wants one, and while it does, it moves tail by a plain store, which costs a fifth. It says `inside` while it does so and looks
+ * whether it still owns; who takes the claim away says so, makes a heavy fence, and waits until the owner is outside:
+ * SYNC(own). From then on everybody swaps, for good: threads that share a handle go on sharing it.
+ */
+#ifndef PS_PUT_H
+#define PS_PUT_H
+
+#include "ring.h"
+
+#define PS__PREFETCH 8u                 /* cells ahead */
+
+/* A payload is contiguous: what does not fit before the end of the ring begins at its start. */
+static inline uint32_t ps__ring_pad(uint32_t pos, uint32_t units, uint32_t ring)
+{
+    uint32_t at = pos & (ring - 1);
+    return units && at + units > ring ? ring - at : 0;
+}
+
+static inline int ps__ring_fits(const struct ps__view *view, uint64_t tail, uint64_t limit, uint32_t units)
+{
+    return ps__seq(tail) + 1 - ps__seq(limit) <= view->cells && ps__pos(tail) + units - ps__pos(limit) <= view->units;
+}
+
+/* ------------------------------------------------------------------ claim */
+
+/* 1: this thread alone may claim until put_outside. */
+static PS_ALWAYS_INLINE int put_inside(struct ps__claim *claim, uint32_t self)
+{
+    if (PS_UNLIKELY(ps__load_rlx(&claim->owner) != self)) return 0;
+    ps__store_rlx(&claim->inside, 1);
+    ps__fence_light();                  /* SYNC(own) other end ps__claim_share: owner, heavy fence, inside. m13.1 */
+    if (PS_LIKELY(ps__load_rlx(&claim->owner) == self)) return 1;
+    ps__store_rel(&claim->inside, 0);
+    return 0;
+}
+
+/* SYNC(own) release, other end ps__claim_share: whoever claims next begins where this claim ended. m13.2 */
+static PS_ALWAYS_INLINE void put_outside(struct ps__claim *claim) { ps__store_rel(&claim->inside, 0); }
+
+/* A mark is passed: time to look for room ahead of need, so that sleepers are back before it is full. */
+static PS_ALWAYS_INLINE int put_marked(const struct ps__port *port, uint64_t tail, uint32_t units)
+{
+    return ps__diff(ps__seq(tail), ps__load_rlx(&port->mark_seq)) >= 0 ||
+           (units && ps__diff(ps__pos(tail), ps__load_rlx(&port->mark_pos)) >= 0);
+}
+
+/* The tail as it was before the claim in *claimed, the first unit of its payload in *first. 0, PS_EAGAIN, PS_ECORRUPT. */
+static PS_ALWAYS_INLINE int put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
+{
+    const struct ps__view *view = &port->own;
+    struct ps__lane *lane = view->lane;
+    struct ps__claim *claim = port->claim;
+    uint32_t self = ps__thread_number() + 1;
+    int own = put_inside(claim, self), looked = 0;
+    if (PS_UNLIKELY(!own) && ps__load_acq(&claim->owner) != PS__CLAIM_SHARED) ps__claim_share(claim);   /* SYNC(own) acquire */
+    for (uint64_t tail = ps__load_rlx(&lane->tail);;) {
+        uint32_t pad = ps__ring_pad(ps__pos(tail), units, view->units);
+        uint64_t limit = ps__load_acq(&lane->limit);    /* SYNC(limit) acquire: see ring_room */
+        int fits = ps__ring_fits(view, tail, limit, units + pad);
+        if (PS_UNLIKELY(!fits || (!looked && put_marked(port, tail, units)))) {
+            if (own) put_outside(claim);
+            int err = ps__ring_make_room(port, tail, units + pad, !fits);
+            if (err) return err;
+            own = put_inside(claim, self);
+            tail = ps__load_rlx(&lane->tail);
+            looked = 1;
+            continue;
+        }
+        uint64_t next = ps__pack(ps__seq(tail) + 1, ps__pos(tail) + pad + units);
+        if (PS_LIKELY(own)) {
+            ps__store_rlx(&lane->tail, next);
+            put_outside(claim);
+        } else if (PS_UNLIKELY(!ps__cas_rlx(&lane->tail, &tail, next))) {
+            continue;
+        }
+        *claimed = tail;
+        *first = ps__pos(tail) + pad;
+        return 0;
+    }
+}
+
+/* ------------------------------------------------------------------ fill */
+
+/* Page faults happen before the claim, not inside it: a claim holds up the lane's fellows. */
+static inline void put_touch(const void *data, size_t size)
+{
+    const volatile unsigned char *bytes = data;
+    for (size_t i = 0; i < size; i += 4096) (void)bytes[i];
+    if (size) (void)bytes[size - 1];
+}
+
+#if !PS_TSAN
+typedef unsigned char put_vector __attribute__((vector_size(16)));
+
+/* A few bytes, without a call, from the back: words of which two may overlap. */
+static PS_ALWAYS_INLINE void put_copy_small(unsigned char *to, const void *from, size_t size)
+{
+    const unsigned char *bytes = from;
+    if (size >= 32) {
+        put_vector high, low;
+        for (size_t i = size; i > 32; i -= 32) {
+            memcpy(&high, bytes + i - 16, 16);
+            memcpy(&low, bytes + i - 32, 16);
+            memcpy(to + i - 16, &high, 16);
+            memcpy(to + i - 32, &low, 16);
+        }
+        memcpy(&high, bytes + 16, 16);
+        memcpy(&low, bytes, 16);
+        memcpy(to + 16, &high, 16);
+        memcpy(to, &low, 16);
+    } else if (size >= 8) {
+        uint64_t word;
+        for (size_t i = size; i > 8; i -= 8) {
+            memcpy(&word, bytes + i - 8, 8);
+            memcpy(to + i - 8, &word, 8);
+        }
+        memcpy(&word, bytes, 8);
+        memcpy(to, &word, 8);
+    } else {
+        for (size_t i = 0; i < size; i++) to[i] = bytes[i];
+    }
+}
+#endif
+
+static PS_ALWAYS_INLINE void put_fill(const struct ps__view *view, struct ps__cell *cell, const struct ps__message *m,
+                                      uint32_t kind, uint32_t pos)
+{
+    const ps_topic *topic = m->topic;
+    if (kind == PS__KIND_INLINE) {
+#if PS_TSAN
+        unsigned char both[PS__INLINE];                 /* its copy writes whole words */
+        memcpy(both, m->data, m->size);
+        memcpy(both + m->size, topic->text, topic->len);
+        ps__copy_in(cell->data, both, m->size + topic->len);
+#else
+        put_copy_small(cell->data + m->size, topic->text, topic->len);
+        put_copy_small(cell->data, m->data, m->size);
+#endif
+        return;
+    }
+    unsigned char *payload = view->payload + (size_t)(pos & (view->units - 1)) * PS__UNIT;
+    if (kind == PS__KIND_RING) {
+        ps__copy_in(payload, m->data, m->size);
+        if (topic->len <= PS__INLINE) ps__copy_in(cell->data, topic->text, topic->len);
+        else ps__copy_in(payload + ((m->size + 15) & ~(size_t)15), topic->text, topic->len);
+    } else {
+        ps__copy_in(cell->data, &m->lease->offset, 8);
+        if (topic->len <= PS__INLINE - 8) ps__copy_in(cell->data + 8, topic->text, topic->len);
+        else ps__copy_in(payload, topic->text, topic->len);
+    }
+}
+
+/* ------------------------------------------------------------------ the whole */
+
+/* The message's number + 1 in *stamp and 0; PS_EAGAIN, nothing done. The kind is a constant where this is called. */
+static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__message *m, uint32_t kind, uint64_t *stamp)
+{
+    const struct ps__view *view = &port->own;
+    struct ps__lane *lane = view->lane;
+    uint64_t tail;
+    uint32_t pos;
+    if (kind == PS__KIND_RING) put_touch(m->data, m->size);
+    int err = put_claim(port, ps__message_units(kind, m->size, m->topic->len), &tail, &pos);
+    if (PS_UNLIKELY(err)) return err;
+    /* SYNC(claim) release fence, other end the acquire fence before a reader looks at tail: whoever has seen a byte of
+     * this payload sees the claim. An acq_rel swap is not enough: m1.1, m1.2. */
+    ps__fence_rel();
+
+    struct ps__cell *cell = &view->cell[ps__seq(tail) & (view->cells - 1)];
+    /* A cell was last touched by its readers: fetching those ahead for writing keeps the next claims from waiting for them. */
+    struct ps__cell *ahead_cell = &view->cell[(ps__seq(tail) + PS__PREFETCH) & (view->cells - 1)];
+    ps__prefetch_write(ahead_cell);
+    ps__prefetch_write((char *)ahead_cell + PS__LINE / 2);
+    /* The old stamp, or base for a cell never used, is less than a lap behind: it expands the number to 64 bits. */
+    uint64_t near = ps__load_rlx(&lane->base);
+    int32_t ahead = ps__diff(ps__seq(tail), (uint32_t)near);
+    uint64_t number = near + (uint64_t)(int64_t)ahead;
+    /* From the back: the line with the stamp, which a waiting reader looks at and so takes away, is written last and at once. */
+    put_fill(view, cell, m, kind, pos);
+    ps__store_rlx(&cell->hash, m->topic->hash);
+    ps__store_rlx(&cell->publisher, port->publisher);
+    ps__store_rlx(&cell->pos, pos);
+    ps__store_rlx(&cell->size, (uint32_t)m->size);
+    ps__store_rlx(&cell->meta, kind | (uint32_t)m->topic->len << 8);
+    /* SYNC(commit) release, other end every acquire load of a stamp: the cell and its payload are those of this number. */
+    ps__store_rel(&cell->stamp, number + 1);
+    ps__store_rlx(&port->guess, (uint32_t)number + 1);
+    *stamp = number + 1;
+    return 0;
+}
+
+#endif
