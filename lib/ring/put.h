@@ -36,14 +36,22 @@ static PS_ALWAYS_INLINE int put_inside(struct ps__claim *claim, uint32_t self)
 {
     if (PS_UNLIKELY(ps__load_rlx(&claim->owner) != self)) return 0;
     ps__store_rlx(&claim->inside, 1);
-    ps__fence_light();                  /* SYNC(own) other end ps__claim_share: owner, heavy fence, inside. m13.1 */
+    ps__fence_light();                  /* SYNC(own) other end claim_share: owner, heavy fence, inside. m13.1 */
     if (PS_LIKELY(ps__load_rlx(&claim->owner) == self)) return 1;
     ps__store_rel(&claim->inside, 0);
     return 0;
 }
 
-/* SYNC(own) release, other end ps__claim_share: whoever claims next begins where this claim ended. m13.2 */
+/* SYNC(own) release, other end claim_share: whoever claims next begins where this claim ended. m13.2 */
 static PS_ALWAYS_INLINE void put_outside(struct ps__claim *claim) { ps__store_rel(&claim->inside, 0); }
+
+/* Where this thread's last shared claim ended; the lane it was in; when others were last seen to claim in between. */
+struct ps__claim_run {
+    const struct ps__claim *claim;
+    uint64_t crowded_ns;
+    uint32_t next;
+};
+PS_PRIVATE_OBJECT PS__TLS struct ps__claim_run ps__claim_run;
 
 /* A mark is passed: time to look for room ahead of need, so that sleepers are back before it is full. */
 static PS_ALWAYS_INLINE int put_marked(const struct ps__port *port, uint64_t tail, uint32_t units)
@@ -60,7 +68,7 @@ static PS_ALWAYS_INLINE int put_claim(struct ps__port *port, uint32_t units, uin
     struct ps__claim *claim = port->claim;
     uint32_t self = ps__thread_number() + 1;
     int own = put_inside(claim, self), looked = 0;
-    if (PS_UNLIKELY(!own) && ps__load_acq(&claim->owner) != PS__CLAIM_SHARED) ps__claim_share(claim);   /* SYNC(own) acquire */
+    if (PS_UNLIKELY(!own)) ps__claim_shared(claim, lane);
     for (uint64_t tail = ps__load_rlx(&lane->tail);;) {
         uint32_t pad = ps__ring_pad(ps__pos(tail), units, view->units);
         uint64_t limit = ps__load_acq(&lane->limit);    /* SYNC(limit) acquire: see ring_room */
@@ -78,7 +86,9 @@ static PS_ALWAYS_INLINE int put_claim(struct ps__port *port, uint32_t units, uin
         if (PS_LIKELY(own)) {
             ps__store_rlx(&lane->tail, next);
             put_outside(claim);
-        } else if (PS_UNLIKELY(!ps__cas_rlx(&lane->tail, &tail, next))) {
+        } else if (PS_LIKELY(ps__cas_rlx(&lane->tail, &tail, next))) {
+            ps__claim_run.next = ps__seq(next);
+        } else {
             continue;
         }
         *claimed = tail;

@@ -8,10 +8,15 @@
 #include "put.h"
 #include <errno.h>
 
+#define RING_CROWDED_NS 1000u           /* between two messages of a thread that publishes without a pause, and others do */
+#define RING_AWAY_NS    3000u           /* some hundred messages of the others */
+
 #ifdef PS_TEST_HOOKS
 PS_PRIVATE uint64_t ps__test_start_sequence;
 PS_PRIVATE uint32_t ps__test_start_position;
 #endif
+
+PS_PRIVATE PS__TLS struct ps__claim_run ps__claim_run;
 
 void ps__lane_init(struct ps__lane *lane)
 {
@@ -177,16 +182,34 @@ int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int
 }
 
 /* Takes the claim away from the thread that owns it. Several may do so at once. */
-void ps__claim_share(struct ps__claim *claim)
+static void claim_share(struct ps__claim *claim)
 {
     int error = errno, cancel = ps__cancel_off();
     ps__store_rlx(&claim->owner, PS__CLAIM_TAKEN);
     ps__fence_heavy();                  /* SYNC(own) other end put_inside: m13.3 */
     /* SYNC(own) acquire, other end put_outside. It is a few instructions long, but the owner may not run just now. */
     for (unsigned step = 0; ps__load_acq(&claim->inside);) ps__wait_step(&step);
-    ps__store_rel(&claim->owner, PS__CLAIM_SHARED);     /* SYNC(own) release, other end put_claim */
+    ps__store_rel(&claim->owner, PS__CLAIM_SHARED);     /* SYNC(own) release, other end ps__claim_shared */
     ps__cancel_restore(cancel);
     errno = error;
+}
+
+/*
+ * Before a claim by swap. Threads that publish without a pause hand each other the lines of tail and of the cells, and every
+ * message waits for them several times. So who finds that others claimed since its own last message, and that it is not for the
+ * first time within a microsecond, stays away for a while: then each has runs of its own, with the lines in its cache.
+ */
+void ps__claim_shared(struct ps__claim *claim, struct ps__lane *lane)
+{
+    struct ps__claim_run *run = &ps__claim_run;
+    if (ps__load_acq(&claim->owner) != PS__CLAIM_SHARED) claim_share(claim);    /* SYNC(own) acquire, other end claim_share */
+    if (run->claim != claim) *run = (struct ps__claim_run){ claim, 0, ps__seq(ps__load_rlx(&lane->tail)) };
+    if (ps__seq(ps__load_rlx(&lane->tail)) == run->next) return;
+    uint64_t now = ps__now_ns(), until = now + RING_AWAY_NS;
+    if (now - run->crowded_ns < RING_CROWDED_NS)
+        for (; now < until; now = ps__now_ns())
+            for (int i = 0; i < 8; i++) ps__pause();
+    run->crowded_ns = now;
 }
 
 uint32_t ps__ring_extent(const struct ps__view *view, uint64_t tail, uint32_t units)
@@ -272,3 +295,6 @@ int ps__ring_recover(struct ps__port *port, const struct ps__view *view)
     for (unsigned r = 0; r < port->members; r++) ps__wake_reader(port, r);
     return damaged;
 }
+
+#undef RING_CROWDED_NS
+#undef RING_AWAY_NS
