@@ -236,7 +236,8 @@ static void test_room_stops_before_an_unfinished_claim_and_blames_no_reader(void
     struct ps__lane *lane = heap->port.own.lane;
     heap->port.evict_ms = 0;
     heap_gate(heap, 1, 0);
-    ps__store_rlx(&lane->tail, ps__pack(1, 2));         /* number 0, two units: claimed, not committed */
+    ps__store_rlx(&heap->port.claim->owner, PS__CLAIM_SHARED);
+    ps__store_rlx(&lane->tail, ps__pack(1, 2));         /* number 0, two units: claimed by a fellow, not committed */
     for (unsigned i = 1; i < CELLS; i++)
         assert_ok(put_units(heap, 1));
     assert_int_equal(put_units(heap, 1), PS_EAGAIN);

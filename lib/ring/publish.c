@@ -67,10 +67,10 @@ static PS_NOINLINE int publish_tell_anew(struct ps__port *port, const ps_topic *
 }
 
 /*
- * One attempt. The count of receivers, or PS_EAGAIN, with the detail where it is an error. `small`, a constant: the message is
- * inline in a cell, the sets have one word, and what else comes up seldom is PS_EAGAIN without a detail.
+ * One attempt. The count of receivers, or PS_EAGAIN, with the detail where it is an error. Two constants: `small`, the message is
+ * inline in a cell; `narrow`, the sets have one word. What comes up seldom there is PS_EAGAIN without a detail.
  */
-static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct ps__message *m, int small)
+static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct ps__message *m, int small, int narrow)
 {
     uint64_t set[PS__SET_WORDS], stamp;
     int ready = ps__load_acq(&port->ready) != 0;        /* SYNC(setup) acquire, as in ps__port_ready */
@@ -82,8 +82,8 @@ static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct 
     }
     uint64_t epoch = ps__interest_epoch(port, m->topic);
     unsigned words = ps__set_words(port);
-    if (small && PS_UNLIKELY(words != 1)) return PS_EAGAIN;
-    if (small) words = 1;
+    if (narrow && PS_UNLIKELY(words != 1)) return PS_EAGAIN;
+    if (narrow) words = 1;
     if (!ps__interest_set(port, m->topic, epoch, words, set)) return 0;
     if (small && PS_UNLIKELY(!ready || publish_fenced(port))) return PS_EAGAIN;
     if (!small) {
@@ -104,7 +104,14 @@ static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct 
     return publish_tell(port, set, words, stamp);
 }
 
-static PS_NOINLINE int publish_once(struct ps__port *port, const struct ps__message *m) { return publish_attempt(port, m, 0); }
+static PS_NOINLINE int publish_once(struct ps__port *port, const struct ps__message *m) { return publish_attempt(port, m, 0, 0); }
+
+/* A small one on a bus that had more than 64 members. */
+static PS_NOINLINE int publish_wide(struct ps__port *port, const ps_topic *topic, const void *data, size_t size)
+{
+    struct ps__message m = { topic, data, size, NULL };
+    return publish_attempt(port, &m, 1, 0);
+}
 
 /* Publishes, and waits for room where the URL and the caller allow it. */
 int ps__port_send(struct ps__port *port, const struct ps__message *m, int wait)
@@ -145,7 +152,8 @@ int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_
     struct ps__port *port = state;
     if (PS_LIKELY(size <= PS__INLINE && size + topic->len <= PS__INLINE && !port->observe)) {
         struct ps__message m = { topic, data, size, NULL };
-        int result = publish_attempt(port, &m, 1);
+        int result = PS_LIKELY(ps__set_words(port) == 1) ? publish_attempt(port, &m, 1, 1)
+                                                         : publish_wide(port, topic, data, size);
         if (PS_LIKELY(result != PS_EAGAIN)) return result;
     }
     return publish_any(port, topic, data, size, wait);

@@ -75,7 +75,7 @@ static PS_ALWAYS_INLINE int put_claim(struct ps__port *port, uint32_t units, uin
         int fits = ps__ring_fits(view, tail, limit, units + pad);
         if (PS_UNLIKELY(!fits || (!looked && put_marked(port, tail, units)))) {
             if (own) put_outside(claim);
-            int err = ps__ring_make_room(port, tail, units + pad, !fits);
+            int err = ps__ring_make_room(port, tail, units + pad, !fits, own);
             if (err) return err;
             own = put_inside(claim, self);
             tail = ps__load_rlx(&lane->tail);

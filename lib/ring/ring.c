@@ -91,7 +91,8 @@ static int ring_blame(struct ps__port *port, const struct ring_scan *scan, unsig
     return freed;
 }
 
-static int ring_room(struct ps__port *port, uint64_t tail, const struct ring_need *need, int full)
+/* done: the caller knows that all before tail is committed, and need not be shown. */
+static int ring_room(struct ps__port *port, uint64_t tail, const struct ring_need *need, int full, int done)
 {
     const struct ps__view *view = &port->own;
     struct ps__lane *lane = view->lane;
@@ -102,7 +103,7 @@ again:
         scan.evicted[r] = ps__load_rlx(&lane->evicted[r]);      /* before the fence: m11.3; an old value is too careful */
 
     /* SYNC(limit) acquire, other end the swap below by another producer: what it saw read is read for us too. m1.11, m2.1 */
-    uint64_t limit = ps__load_acq(&lane->limit), p = limit;
+    uint64_t limit = ps__load_acq(&lane->limit), p = done ? tail : limit;
     while (ps__diff(ps__seq(p), ps__seq(tail)) < 0) {
         struct ps__cell *cell = &view->cell[ps__seq(p) & (view->cells - 1)];
         /* SYNC(commit) acquire, other end ps__put: the cell's sizes are those of that message. m1.13. The low half
@@ -165,15 +166,20 @@ again:
 int ps__ring_room(struct ps__port *port, uint64_t tail, uint32_t units, int full)
 {
     struct ring_need need = { units, 0, 0 };
-    return ring_room(port, tail, &need, full);
+    return ring_room(port, tail, &need, full, 0);
 }
 
-/* A claim has passed a mark, or found the ring full. 0: look again. */
-int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full)
+/*
+ * A claim has passed a mark, or found the ring full. 0: look again. owned: by the thread that owns the claim, which has
+ * committed all that it claimed; and nobody else has claimed before tail. A look at each of those cells would cost as much as
+ * filling it.
+ */
+int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full, int owned)
 {
     const struct ps__view *view = &port->own;
     struct ps__lane *lane = view->lane;
-    if (ps__ring_room(port, tail, units, full) || !full || ps__load_rlx(&lane->tail) != tail) return 0;
+    struct ring_need need = { units, 0, 0 };
+    if (ring_room(port, tail, &need, full, owned) || !full || ps__load_rlx(&lane->tail) != tail) return 0;
     uint64_t limit = ps__load_acq(&lane->limit);
     if (ps__load_acq(&lane->tail) != tail ||            /* fellows went on meanwhile */
         (ps__seq(tail) - ps__seq(limit) <= view->cells && ps__pos(tail) - ps__pos(limit) <= view->units))
@@ -220,7 +226,7 @@ uint32_t ps__ring_extent(const struct ps__view *view, uint64_t tail, uint32_t un
 int ps__ring_pass(struct ps__port *port, uint32_t seq)
 {
     struct ring_need need = { 0, seq + 1, 1 };
-    return ring_room(port, ps__load_rlx(&port->own.lane->tail), &need, 1);
+    return ring_room(port, ps__load_rlx(&port->own.lane->tail), &need, 1, 0);
 }
 
 /* ------------------------------------------------------------------ recovery */

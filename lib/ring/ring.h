@@ -361,7 +361,7 @@ static inline uint32_t ps__message_units(uint32_t kind, size_t size, size_t topi
 }
 
 /* ring.c: room, recovery */
-PS_PRIVATE int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full);
+PS_PRIVATE int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full, int owned);
 /* Before a claim by a thread that does not own it. */
 PS_PRIVATE void ps__claim_shared(struct ps__claim *claim, struct ps__lane *lane);
 /* Would a message of `units` fit now? Raises limit, looks at the readers. full: blame those that are in the way. */
