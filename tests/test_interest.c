@@ -393,9 +393,15 @@ static void test_set_of_one_word_until_the_65th_member(void **state)
     assert_int_equal(set_of(heap, &topic, set), 1);
     ps__store_rlx(&port->words->slots_high, 65);
     ps__add_rel(&port->words->epoch[PS__EPOCHS], 1);
-    assert_int_equal(ps__set_words(port), 4);
+    assert_int_equal(ps__set_words(port), 2);
     assert_int_equal(set_of(heap, &topic, set), 2);
     assert_int_equal(set[1], 1);
+    wants_all(heap, 128);
+    ps__store_rlx(&port->words->slots_high, 129);
+    ps__add_rel(&port->words->epoch[PS__EPOCHS], 1);
+    assert_int_equal(ps__set_words(port), 4);
+    assert_int_equal(set_of(heap, &topic, set), 3);
+    assert_int_equal(set[2], 1);
     heap_close(heap);
 }
 

@@ -56,12 +56,15 @@ static inline uint64_t ps__interest_epoch(struct ps__port *port, const ps_topic 
 }
 
 /*
- * Sets have a word for each 64 slots, but while no slot above the first 64 was ever taken one word says it all. Asked behind the
- * epoch: who takes such a slot raises slots_high before it shows an interest, so the epoch that says so brings this with it.
+ * Sets have a word for each 64 slots, but one or two say it all while no slot above the first 64 or 128 was ever taken. Asked
+ * behind the epoch: who takes such a slot raises slots_high before it shows an interest, so the epoch that says so brings this
+ * with it.
  */
 static inline unsigned ps__set_words(const struct ps__port *port)
 {
-    return PS_LIKELY(ps__load_rlx(&port->words->slots_high) <= 64) ? 1 : port->set_words;
+    uint64_t high = ps__load_rlx(&port->words->slots_high);
+    if (PS_LIKELY(high <= 64)) return 1;
+    return high <= 128 && port->set_words > 1 ? 2 : port->set_words;
 }
 
 /*
@@ -110,8 +113,12 @@ static PS_ALWAYS_INLINE int ps__interest_set(struct ps__port *port, const ps_top
 static PS_ALWAYS_INLINE int ps__interest_count(const uint64_t *set, unsigned words)
 {
     uint64_t count = 0;
-    if (words == 1 && (set[0] & (set[0] - 1)) == 0) return set[0] != 0;         /* mostly */
-    for (unsigned w = 0; w < words; w++) {      /* by hand: without an instruction for it the compiler calls a function */
+    for (unsigned w = 0; w < words; w++) {
+        if (PS_LIKELY((set[w] & (set[w] - 1)) == 0)) {
+            count += set[w] != 0;
+            continue;
+        }
+        /* By hand: without an instruction for it the compiler calls a function. */
         uint64_t x = set[w] - (set[w] >> 1 & 0x5555555555555555u);
         x = (x & 0x3333333333333333u) + (x >> 2 & 0x3333333333333333u);
         count += ((x + (x >> 4)) & 0x0f0f0f0f0f0f0f0fu) * 0x0101010101010101u >> 56;

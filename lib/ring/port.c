@@ -14,7 +14,7 @@ int ps__port_open(struct ps__port *port, ps_host *host, const ps_url *url, const
 {
     port->host = host;
     port->env = env;
-    port->set_words = (port->members + 63) / 64;
+    port->set_words = port->members <= 64 ? 1 : PS__SET_WORDS;
     port->lanes = port->shared_lane ? 1 : port->members;
     port->observe = url->observe;
     port->lossy = url->lossy || url->observe;

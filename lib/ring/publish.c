@@ -68,9 +68,9 @@ static PS_NOINLINE int publish_tell_anew(struct ps__port *port, const ps_topic *
 
 /*
  * One attempt. The count of receivers, or PS_EAGAIN, with the detail where it is an error. Two constants: `small`, the message is
- * inline in a cell; `narrow`, the sets have one word. What comes up seldom there is PS_EAGAIN without a detail.
+ * inline in a cell, and `sets`, the words of sets, 0 if that is not known. What else comes up seldom is PS_EAGAIN then.
  */
-static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct ps__message *m, int small, int narrow)
+static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct ps__message *m, int small, unsigned sets)
 {
     uint64_t set[PS__SET_WORDS], stamp;
     int ready = ps__load_acq(&port->ready) != 0;        /* SYNC(setup) acquire, as in ps__port_ready */
@@ -82,8 +82,8 @@ static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct 
     }
     uint64_t epoch = ps__interest_epoch(port, m->topic);
     unsigned words = ps__set_words(port);
-    if (narrow && PS_UNLIKELY(words != 1)) return PS_EAGAIN;
-    if (narrow) words = 1;
+    if (sets && PS_UNLIKELY(words != sets)) return PS_EAGAIN;
+    if (sets) words = sets;
     if (!ps__interest_set(port, m->topic, epoch, words, set)) return 0;
     if (small && PS_UNLIKELY(!ready || publish_fenced(port))) return PS_EAGAIN;
     if (!small) {
@@ -106,11 +106,11 @@ static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct 
 
 static PS_NOINLINE int publish_once(struct ps__port *port, const struct ps__message *m) { return publish_attempt(port, m, 0, 0); }
 
-/* A small one on a bus that had more than 64 members. */
+/* A small one on a bus that had 65 to 128 members. */
 static PS_NOINLINE int publish_wide(struct ps__port *port, const ps_topic *topic, const void *data, size_t size)
 {
     struct ps__message m = { topic, data, size, NULL };
-    return publish_attempt(port, &m, 1, 0);
+    return publish_attempt(port, &m, 1, 2);
 }
 
 /* Publishes, and waits for room where the URL and the caller allow it. */

@@ -45,14 +45,6 @@ static PS_ALWAYS_INLINE int put_inside(struct ps__claim *claim, uint32_t self)
 /* SYNC(own) release, other end claim_share: whoever claims next begins where this claim ended. m13.2 */
 static PS_ALWAYS_INLINE void put_outside(struct ps__claim *claim) { ps__store_rel(&claim->inside, 0); }
 
-/* Where this thread's last shared claim ended; the lane it was in; when others were last seen to claim in between. */
-struct ps__claim_run {
-    const struct ps__claim *claim;
-    uint64_t crowded_ns;
-    uint32_t next;
-};
-PS_PRIVATE_OBJECT PS__TLS struct ps__claim_run ps__claim_run;
-
 /* A mark is passed: time to look for room ahead of need, so that sleepers are back before it is full. */
 static PS_ALWAYS_INLINE int put_marked(const struct ps__port *port, uint64_t tail, uint32_t units)
 {
@@ -180,10 +172,6 @@ static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__mess
     if (kind == PS__KIND_RING) put_touch(m->data, m->size);
     int err = put_claim(port, ps__message_units(kind, m->size, m->topic->len), &tail, &pos);
     if (PS_UNLIKELY(err)) return err;
-    /* SYNC(claim) release fence, other end the acquire fence before a reader looks at tail: whoever has seen a byte of
-     * this payload sees the claim. An acq_rel swap is not enough: m1.1, m1.2. */
-    ps__fence_rel();
-
     struct ps__cell *cell = &view->cell[ps__seq(tail) & (view->cells - 1)];
     /* A cell was last touched by its readers: fetching those ahead for writing keeps the next claims from waiting for them. */
     struct ps__cell *ahead_cell = &view->cell[(ps__seq(tail) + PS__PREFETCH) & (view->cells - 1)];
@@ -193,6 +181,11 @@ static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__mess
     uint64_t near = ps__load_rlx(&lane->base);
     int32_t ahead = ps__diff(ps__seq(tail), (uint32_t)near);
     uint64_t number = near + (uint64_t)(int64_t)ahead;
+    /* Release: whoever sees that this message is begun sees the claim. m1.17 */
+    ps__store_rel(&cell->begun, number + 1);
+    /* SYNC(claim) release fence, other end the acquire fence before a reader looks at tail: whoever has seen a byte of
+     * this payload sees the claim, and that it is begun (m1.16). An acq_rel swap is not enough: m1.1, m1.2. */
+    ps__fence_rel();
     /* From the back: the line with the stamp, which a waiting reader looks at and so takes away, is written last and at once. */
     put_fill(view, cell, m, kind, pos);
     ps__store_rlx(&cell->hash, m->topic->hash);

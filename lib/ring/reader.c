@@ -354,6 +354,7 @@ static int reader_scan(struct ps__port *port, ps_record *record)
 int ps__port_next(void *state, ps_record *record)
 {
     struct ps__port *port = state;
+    ps__claim_run.claim = NULL;
     reader_release(port);
     if (PS_UNLIKELY(!ps__load_acq(&port->joined))) return 0;    /* SYNC(joined) acquire: the cursors are valid */
     int rc = reader_scan(port, record);

@@ -203,7 +203,8 @@ static void claim_share(struct ps__claim *claim)
 /*
  * Before a claim by swap. Threads that publish without a pause hand each other the lines of tail and of the cells, and every
  * message waits for them several times. So who finds that others claimed since its own last message, and that it is not for the
- * first time within a microsecond, stays away for a while: then each has runs of its own, with the lines in its cache.
+ * first time within a microsecond, stays away for a while: then each has runs of its own, with the lines in its cache. Who reads
+ * in between answers somebody, and is let alone.
  */
 void ps__claim_shared(struct ps__claim *claim, struct ps__lane *lane)
 {
@@ -248,6 +249,8 @@ static int ring_sane(const struct ps__view *view, uint64_t limit, uint64_t tail,
 
 static void ring_hole(struct ps__cell *cell, uint64_t number, uint32_t pos, uint32_t extent)
 {
+    ps__store_rel(&cell->begun, number + 1);
+    ps__fence_rel();
     ps__store_rlx(&cell->hash, 0);
     ps__store_rlx(&cell->pos, pos);
     ps__store_rlx(&cell->size, extent);

@@ -25,6 +25,7 @@
  *   lane.epoch               the member who takes the slot       its owner                            fencing
  *   lane.ring, lane.loan     the owner, once reserved            readers                              SYNC(reserve)
  *   cell.stamp               the producer that claimed it        everybody                            SYNC(commit)
+ *   cell.begun               the producer that claimed it        readers of a lone message            PROTOCOL 2
  *   reader.*, about.*        that member only                    producers, tools
  */
 #ifndef PS_RING_H
@@ -35,7 +36,7 @@
 
 #define PS__LINE       128u             /* two cache lines: the adjacent-line prefetcher fetches pairs */
 #define PS__UNIT       64u              /* bytes of a payload unit */
-#define PS__INLINE     96u              /* bytes of topic and data that fit into a cell */
+#define PS__INLINE     88u              /* bytes of topic and data that fit into a cell */
 #define PS__SET_WORDS  (PS_MEMBERS_MAX / 64)
 #define PS__EPOCHS     256u             /* by topic hash; one more for wildcards and size changes */
 #define PS__BATCH      64u              /* messages from one lane before the next has its turn; cursors are published as often */
@@ -81,6 +82,7 @@ struct ps__cell {
     ps__a32 size;                       /* bytes of data */
     ps__a32 meta;                       /* kind | topic length << 8 */
     unsigned char data[PS__INLINE];     /* INLINE: data, topic; RING: topic; LOAN: offset (8 bytes), topic */
+    ps__a64 begun;                      /* sequence + 1 from the claim on */
 };
 _Static_assert(sizeof(struct ps__cell) == PS__LINE, "a cell is 128 bytes");
 _Static_assert(offsetof(struct ps__cell, data) == 32, "inline data is 16-byte aligned");
@@ -91,6 +93,7 @@ struct ps__copy {
     uint64_t hash;
     uint32_t publisher, pos, size, meta;
     unsigned char data[PS__INLINE];
+    uint64_t begun;
 };
 _Static_assert(sizeof(struct ps__copy) == sizeof(struct ps__cell) &&
                offsetof(struct ps__copy, meta) == offsetof(struct ps__cell, meta), "a copy looks like its cell");
@@ -224,6 +227,13 @@ struct ps__claim {                      /* who may claim without a swap: put.h *
     ps__a32 owner;                      /* a thread's number + 1, or one of those below; 0 before the first publish */
     ps__a32 inside;                     /* 1 while the owner claims */
 };
+/* Where this thread's last shared claim ended, and of which lane; when others were last seen to claim in between. */
+struct ps__claim_run {
+    const struct ps__claim *claim;      /* NULL: it has looked for messages since, so it does not publish without a pause */
+    uint64_t crowded_ns;
+    uint32_t next;
+};
+PS_PRIVATE_OBJECT PS__TLS struct ps__claim_run ps__claim_run;
 #define PS__CLAIM_TAKEN  (UINT32_MAX - 1)       /* taken from its owner, who may be inside still */
 #define PS__CLAIM_SHARED UINT32_MAX             /* nobody's: all swap */
 

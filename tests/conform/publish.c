@@ -74,8 +74,8 @@ static void publish_compare(const ps_msg *msg, void *user)
 
 static void test_publish_every_size_arrives_whole_and_aligned(void **state)
 {
-    static const size_t sizes[] = { 0, 1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 79, 80, 81, 95, 96, 97, 111,
-                                    112, 113, 127, 128, 129, 255, 256, 257, 1000, 4095, 4096, 4097 };
+    static const size_t sizes[] = { 0, 1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 47, 48, 49, 63, 64, 65, 79, 80, 81, 87, 88, 89, 95, 96,
+                                    97, 111, 112, 113, 127, 128, 129, 255, 256, 257, 1000, 4095, 4096, 4097 };
     const size_t count = sizeof sizes / sizeof sizes[0];
     static const char *const topics[] = { "t", "a/topic/of/some/length/that/hardly/fits/where/a/short/one/does/0123456789/0123456789" };
     ps_bus *a = conform_open("bytes=256k"), *b = conform_open(NULL);
