@@ -19,25 +19,6 @@ static int repair(struct tool *t, const char *url)
     return tool_run(t, NULL, "doctor", "--repair", url);
 }
 
-static ps_bus *open_named(const char *url, const char *options)
-{
-    char text[512];
-    ps_bus *bus;
-
-    snprintf(text, sizeof text, "%s%s%s", url, strchr(url, '?') ? "&" : "?", options);
-    assert_ok(ps_open(&bus, text));
-    return bus;
-}
-
-static void reader_start(struct tool *t, ps_bus *bus, const char *url, const char *options)
-{
-    char text[512];
-
-    snprintf(text, sizeof text, "%s%s%s", url, strchr(url, '?') ? "&" : "?", options);
-    tool_start(t, "sub", text, "t");
-    assert_true(tool_wanted(bus, "t"));
-}
-
 /* Asks doctor again until it says the word: for a second a reader may be just busy. What it said stays in t. */
 struct doctor_says {
     struct tool *t;
@@ -79,7 +60,7 @@ static void test_tool_doctor_healthy_bus_is_status_0(void **state)
 
     (void)state;
     assert_ok(ps_open(&bus, url));
-    reader_start(&sub, bus, url, "lossy=0");
+    tool_reader(&sub, bus, url, "lossy=0", "t");
     assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
     for (int mend = 0; mend < 2; mend++) {
         assert_status(&t, mend ? repair(&t, url) : doctor(&t, url), 0);
@@ -177,7 +158,7 @@ static void test_tool_doctor_stuck_reader_named_with_its_pid(void **state)
 
     (void)state;
     assert_ok(ps_open(&bus, url));
-    reader_start(&sub, bus, url, "lossy=0&name=slowpoke");
+    tool_reader(&sub, bus, url, "lossy=0&name=slowpoke", "t");
     tool_stop(&sub);
     assert_status(&t, doctor(&t, url), 1);                      /* stopped, and nobody waits yet */
     assert_says(tool_out(&t), pid_of(&sub));
@@ -206,28 +187,19 @@ static void test_tool_doctor_stuck_reader_named_with_its_pid(void **state)
 /* It runs, but does not read. */
 static void test_tool_doctor_evicted_and_idle_reader_named(void **state)
 {
-    const char *url = support_url("shm", "doctor-evict", "depth=4&evict=20");
+    const char *url = support_url("shm", "doctor-evict", NULL);
+    struct tool_stuck stuck = tool_stuck(url, "idler");
     struct tool t;
-    ps_bus *bus, *stuck;
-    ps_sub *sub;
-    int rc;
 
     (void)state;
-    bus = open_named(url, "block=60000");
-    stuck = open_named(url, "name=idler");
-    assert_ok(ps_subscribe(stuck, "t", NULL, NULL, NULL, &sub));
-    for (int i = 0; i < 4; i++)
-        assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
     assert_true(doctor_says(&t, url, "\"idler\": holds publishers back: "));
     assert_says(tool_out(&t), "does not call ps_dispatch()");
     tool_done(&t);
-    rc = ps_publish(bus, "t", "x", 1);          /* waits until the other is evicted */
-    assert_ok(rc);
+    tool_stuck_evict(&stuck);
     assert_status(&t, doctor(&t, url), 1);
     assert_says(tool_out(&t), "\"idler\": was evicted for stalling");
     tool_done(&t);
-    assert_ok(ps_close(stuck));
-    assert_ok(ps_close(bus));
+    tool_stuck_close(&stuck);
 }
 
 /* ------------------------------------------------------------------ the file */
@@ -384,7 +356,7 @@ static void test_tool_doctor_deleted_file_and_who_still_has_it(void **state)
 
     (void)state;
     assert_ok(ps_open(&bus, url));
-    reader_start(&sub, bus, url, "name=lost");
+    tool_reader(&sub, bus, url, "name=lost", "t");
     assert_int_equal(unlink(support_file(url)), 0);
     assert_ok(ps_close(bus));
     assert_status(&t, doctor(&t, url), 1);
@@ -414,7 +386,7 @@ static void test_tool_doctor_sockets_of_a_bus_that_is_gone(void **state)
     (void)state;
     for (int again = 0; again < 2; again++) {
         assert_ok(ps_open(&bus, url));
-        reader_start(&sub, bus, url, "lossy=0");
+        tool_reader(&sub, bus, url, "lossy=0", "t");
         assert_true(tool_members(bus, PS_MEMBER_ASLEEP, 1));
         assert_int_equal(unlink(support_file(url)), 0);
         assert_ok(ps_close(bus));
@@ -422,7 +394,7 @@ static void test_tool_doctor_sockets_of_a_bus_that_is_gone(void **state)
         assert_int_equal(sockets(url, 0), 1);
         if (again) {
             assert_ok(ps_open(&bus, url));
-            reader_start(&sub, bus, url, "lossy=0");
+            tool_reader(&sub, bus, url, "lossy=0", "t");
             assert_true(tool_members(bus, PS_MEMBER_ASLEEP, 1));
         }
         /* What only looks like it stays. */
@@ -489,7 +461,7 @@ static void test_tool_doctor_every_place_taken(void **state)
     tool_done(&t);
     assert_ok(ps_close(other));
     /* A dead one's place is one for the next. */
-    reader_start(&sub, bus, url, "lossy=0");
+    tool_reader(&sub, bus, url, "lossy=0", "t");
     tool_kill(&sub);
     assert_status(&t, repair(&t, url), 0);
     tool_done(&t);

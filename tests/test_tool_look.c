@@ -33,30 +33,6 @@ static const char *row_with(const char *text, const char *word)
     return row;
 }
 
-static ps_bus *open_named(const char *url, const char *options)
-{
-    char text[512];
-    ps_bus *bus;
-
-    snprintf(text, sizeof text, "%s%s%s", url, strchr(url, '?') ? "&" : "?", options);
-    assert_ok(ps_open(&bus, text));
-    return bus;
-}
-
-/* A sub that has subscribed. */
-static void reader_start(struct tool *t, ps_bus *bus, const char *url, const char *options, const char *filter)
-{
-    ps_member m[PS_MEMBERS_MAX] = { PS_MEMBER_INIT };
-    int n = ps_members(bus, NULL, m, PS_MEMBERS_MAX), readers = 0;
-    char text[512];
-
-    for (int i = 0; i < n; i++)
-        readers += (m[i].flags & PS_MEMBER_READER) != 0;
-    snprintf(text, sizeof text, "%s%s%s", url, strchr(url, '?') ? "&" : "?", options);
-    tool_start(t, "sub", text, filter);
-    assert_true(tool_members(bus, PS_MEMBER_READER, readers + 1));
-}
-
 /* ------------------------------------------------------------------ ls */
 
 static void test_tool_ls_shows_buses_and_what_became_of_them(void **state)
@@ -67,13 +43,13 @@ static void test_tool_ls_shows_buses_and_what_became_of_them(void **state)
     ps_bus *bus;
 
     (void)state;
-    bus = open_named(url, "members=9");
+    bus = tool_open(url, "members=9");
     FILE *file = fopen(support_file(damaged), "we");
     assert_non_null(file);
     assert_int_equal(fputs("this is no bus, but it is long enough to be taken for one: some bytes more\n", file) < 0, 0);
     assert_int_equal(fclose(file), 0);
 
-    reader_start(&sub, bus, url, "lossy=0", "t");
+    tool_reader(&sub, bus, url, "lossy=0", "t");
     assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
     assert_status(&t, tool_run_input(&t, NULL, (const char *const[]){ "psbus", "ls", NULL }), 0);
     assert_string_equal(tool_err(&t), "");
@@ -115,8 +91,8 @@ static void test_tool_ls_of_a_bus_shows_its_members(void **state)
     ps_bus *bus;
 
     (void)state;
-    bus = open_named(url, "name=the%20publisher");
-    reader_start(&sub, bus, url, "lossy=0&name=reader-1", "t");
+    bus = tool_open(url, "name=the%20publisher");
+    tool_reader(&sub, bus, url, "lossy=0&name=reader-1", "t");
     tool_start(&lossy, "sub", url, "t", "u/#", "v");
     assert_true(tool_members(bus, PS_MEMBER_LOSSY, 1) && tool_wanted(bus, "v"));
     tool_stop(&sub);
@@ -209,13 +185,13 @@ static void test_tool_why_names_the_reason_for_each(void **state)
     ps_sub *sub;
 
     (void)state;
-    bus = open_named(url, "name=sender");
-    idle = open_named(url, "name=idle");
-    deaf = open_named(url, "name=deaf&echo=0");
+    bus = tool_open(url, "name=sender");
+    idle = tool_open(url, "name=idle");
+    deaf = tool_open(url, "name=deaf&echo=0");
     assert_ok(ps_subscribe(deaf, "a/b", NULL, NULL, NULL, &sub));
     assert_ok(ps_subscribe(deaf, "x", NULL, NULL, NULL, &sub));
     assert_ok(ps_subscribe(deaf, "y", NULL, NULL, NULL, &sub));
-    reader_start(&one, bus, url, "name=reader-1", "a/#");
+    tool_reader(&one, bus, url, "name=reader-1", "a/#");
     assert_true(tool_members(bus, PS_MEMBER_ASLEEP, 1));
     assert_int_equal(ps_publish(bus, "y", "1", 1), 1);
     assert_status(&t, tool_run(&t, NULL, "why", url, "a/b"), 0);
@@ -239,7 +215,7 @@ static void test_tool_why_names_the_reason_for_each(void **state)
     assert_says(tool_out(&t), "a publisher would get 0: nobody wants it");
     tool_done(&t);
 
-    reader_start(&dead, bus, url, "name=gone", "a/b");
+    tool_reader(&dead, bus, url, "name=gone", "a/b");
     tool_kill(&dead);
     assert_ok(ps_close(deaf));
     /* In the dead one's place, or lower: what was dead is taken over only when no free place is lower. */
@@ -263,31 +239,22 @@ static void test_tool_why_names_the_reason_for_each(void **state)
 
 static void test_tool_why_full_and_evicted(void **state)
 {
-    const char *url = support_url("shm", "tool-late", "depth=4&evict=20");
+    const char *url = support_url("shm", "tool-late", NULL);
+    struct tool_stuck stuck = tool_stuck(url, "stuck");
     struct tool t;
-    ps_bus *bus, *stuck;
-    ps_sub *sub;
-    int rc;
 
     (void)state;
-    bus = open_named(url, "block=60000");
-    stuck = open_named(url, "name=stuck");
-    assert_ok(ps_subscribe(stuck, "t", NULL, NULL, NULL, &sub));
-    for (int i = 0; i < 4; i++)
-        assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
     assert_status(&t, tool_run(&t, NULL, "why", url, "t"), 0);
     assert_says(row_with(tool_out(&t), "stuck"), "late ");
     assert_says(row_with(tool_out(&t), "stuck"), "a publisher's ring is full of what it has not read: that publisher gets PS_EAGAIN");
     assert_says(tool_out(&t), "a publisher whose ring has room would get 1\n");
     tool_done(&t);
-    rc = ps_publish(bus, "t", "x", 1);          /* waits until the other is evicted */
-    assert_ok(rc);
+    tool_stuck_evict(&stuck);
     assert_status(&t, tool_run(&t, NULL, "why", url, "t"), 0);
     assert_says(row_with(tool_out(&t), "stuck"), "late ");
     assert_says(row_with(tool_out(&t), "stuck"), "evicted for stalling");
     tool_done(&t);
-    assert_ok(ps_close(stuck));
-    assert_ok(ps_close(bus));
+    tool_stuck_close(&stuck);
 }
 
 /* ------------------------------------------------------------------ top */
@@ -300,8 +267,8 @@ static void test_tool_top_shows_rates(void **state)
     ps_bus *bus;
 
     (void)state;
-    bus = open_named(url, "name=sender");
-    reader_start(&sub, bus, url, "name=reader", "#");
+    bus = tool_open(url, "name=sender");
+    tool_reader(&sub, bus, url, "name=reader", "#");
     tool_start(&stopped, "sub", url, "other");
     assert_true(tool_wanted(bus, "other"));
     tool_stop(&stopped);
@@ -372,7 +339,7 @@ static void top_on_a_terminal(char key, int number)
     assert_int_equal(ptsname_r(master, name, sizeof name), 0);
     assert_int_equal(ioctl(master, TIOCSWINSZ, &size), 0);
     assert_int_equal(tcgetattr(master, &before), 0);
-    bus = open_named(url, "name=here");
+    bus = tool_open(url, "name=here");
     fflush(NULL);
     pid = fork();
     assert_true(pid >= 0);

@@ -234,6 +234,79 @@ static UNUSED int tool_wanted(ps_bus *bus, const char *topic)
     return support_wait(tool_wanted_now, &w, DEADLINE_MS);
 }
 
+/* A handle of the bus with more options than its URL has. */
+static UNUSED ps_bus *tool_open(const char *url, const char *options)
+{
+    char text[512];
+    ps_bus *bus;
+
+    snprintf(text, sizeof text, "%s%s%s", url, strchr(url, '?') ? "&" : "?", options);
+    assert_ok(ps_open(&bus, text));
+    return bus;
+}
+
+struct tool_reader {
+    ps_bus *bus;
+    pid_t pid;
+};
+
+static int tool_reader_there(void *arg)
+{
+    struct tool_reader *w = arg;
+    ps_member m[PS_MEMBERS_MAX] = { PS_MEMBER_INIT };
+    int n = ps_members(w->bus, NULL, m, PS_MEMBERS_MAX), there = 0;
+
+    for (int i = 0; i < n && i < PS_MEMBERS_MAX; i++)
+        there |= m[i].pid == w->pid && m[i].filter_count > 0;
+    return there;
+}
+
+/* Starts a sub, and waits until it has subscribed. */
+static UNUSED void tool_reader(struct tool *t, ps_bus *bus, const char *url, const char *options, const char *filter)
+{
+    struct tool_reader w = { bus, 0 };
+    char text[512];
+
+    snprintf(text, sizeof text, "%s%s%s", url, strchr(url, '?') ? "&" : "?", options);
+    tool_start(t, "sub", text, filter);
+    w.pid = t->pid;
+    assert_true(support_wait(tool_reader_there, &w, DEADLINE_MS));
+}
+
+/* Somebody who publishes on "t", whose ring of four is full, and in this process the reader of that name that does not read. */
+struct tool_stuck {
+    ps_bus *bus, *reader;
+};
+
+static UNUSED struct tool_stuck tool_stuck(const char *url, const char *name)
+{
+    struct tool_stuck s;
+    char options[64];
+    ps_sub *sub;
+
+    snprintf(options, sizeof options, "name=%s", name);
+    s.bus = tool_open(url, "depth=4&evict=20&block=60000");
+    s.reader = tool_open(url, options);
+    assert_ok(ps_subscribe(s.reader, "t", NULL, NULL, NULL, &sub));
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(ps_publish(s.bus, "t", "x", 1), 1);
+    return s;
+}
+
+/* One message more: waits until the reader is evicted. */
+static UNUSED void tool_stuck_evict(struct tool_stuck *s)
+{
+    int rc = ps_publish(s->bus, "t", "x", 1);
+
+    assert_ok(rc);
+}
+
+static UNUSED void tool_stuck_close(struct tool_stuck *s)
+{
+    assert_ok(ps_close(s->reader));
+    assert_ok(ps_close(s->bus));
+}
+
 /* For support_wait(): has the bus of this URL (without options) a member? */
 static UNUSED int tool_bus_there(void *arg)
 {
