@@ -292,3 +292,16 @@ int support_verify(const void *buffer, size_t size, struct support_message *out)
     memcpy(out, buffer, sizeof *out);
     return out->size == size && out->checksum == support_checksum(buffer, size) ? 0 : -1;
 }
+
+void support_take_number(const ps_msg *msg, void *numbers)
+{
+    struct support_numbers *n = numbers;
+    uint64_t number = 0;
+
+    if (msg->size == sizeof number)
+        memcpy(&number, msg->data, sizeof number);
+    n->wrong += msg->size != sizeof number || number != n->next + msg->lost;
+    n->next = number + 1;
+    n->delivered++;
+    n->lost += msg->lost;
+}

@@ -60,6 +60,17 @@ void support_compose(void *buffer, size_t size, uint64_t publisher, uint64_t num
 /* 0 and the header in *out, or -1: damaged. */
 int support_verify(const void *buffer, size_t size, struct support_message *out);
 
+/*
+ * What a handler saw of one publisher that sends 0, 1, 2, … as 8 bytes each: delivered, admitted as lost, and the number that comes
+ * next. wrong: messages whose number did not rise by exactly lost + 1.
+ */
+struct support_numbers {
+    uint64_t delivered, lost, next;
+    int      wrong;
+};
+/* A handler. */
+void support_take_number(const ps_msg *msg, void *numbers);
+
 #define assert_ok(call) do { int support_rc_ = (call); if (support_rc_ < 0) \
     fail_msg("%s: %s (%s)", #call, ps_strerror(support_rc_), ps_errmsg()); } while (0)
 

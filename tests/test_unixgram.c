@@ -34,31 +34,14 @@ static int entries(const char *url)
     return support_file_count(support_file(url), "");
 }
 
-struct seen {
-    uint64_t next, delivered, lost;
-    int      wrong;
-};
-
-static void on_number(const ps_msg *msg, void *user)
-{
-    struct seen *seen = user;
-    uint64_t number = 0;
-
-    if (msg->size == sizeof number)
-        memcpy(&number, msg->data, sizeof number);
-    seen->wrong += msg->size != sizeof number || number != seen->next + msg->lost;
-    seen->next = number + 1;
-    seen->delivered++;
-    seen->lost += msg->lost;
-}
-
 /* ------------------------------------------------------------------ losses */
 
 static void test_p5_full_queue_next_message_tells_exactly_how_many_were_lost(void **state)
 {
     const char *url = unixgram_url();
-    struct seen seen = { 0, 0, 0, 0 }, quick = { 0, 0, 0, 0 };
-    ps_bus *a = member(url, NULL, NULL, NULL), *b = member(url, "t", on_number, &seen), *c = member(url, "t", on_number, &quick);
+    struct support_numbers seen = { 0, 0, 0, 0 }, quick = { 0, 0, 0, 0 };
+    ps_bus *a = member(url, NULL, NULL, NULL), *b = member(url, "t", support_take_number, &seen);
+    ps_bus *c = member(url, "t", support_take_number, &quick);
     ps_bus_stats stats = PS_BUS_STATS_INIT;
 
     (void)state;
@@ -96,15 +79,15 @@ static int victim(void *arg)
     struct victim *v = arg;
 
     for (;;) {
-        struct seen seen = { 0, 0, 0, 0 };
+        struct support_numbers seen = { 0, 0, 0, 0 };
         ps_bus *bus;
         ps_sub *sub;
 
         if (ps_open(&bus, v->url) < 0)
             return 1;
         for (int i = 0; i < 3; i++)
-            if (ps_subscribe(bus, "killed", on_number, &seen, NULL, &sub) < 0 ||
-                ps_subscribe(bus, "t", on_number, &seen, NULL, NULL) < 0 || ps_unsubscribe(sub) < 0)
+            if (ps_subscribe(bus, "killed", support_take_number, &seen, NULL, &sub) < 0 ||
+                ps_subscribe(bus, "t", support_take_number, &seen, NULL, NULL) < 0 || ps_unsubscribe(sub) < 0)
                 return 2;
         atomic_fetch_add(v->ready, 1);
         if (ps_close(bus) < 0)
@@ -121,8 +104,8 @@ static void test_p7_p8_members_killed_at_random_hinder_nobody_and_leave_nothing(
 {
     const char *url = unixgram_url();
     struct victim v = { url, support_shared(sizeof(atomic_int)) };
-    struct seen seen = { 0, 0, 0, 0 };
-    ps_bus *a = member(url, NULL, NULL, NULL), *b = member(url, "t", on_number, &seen);
+    struct support_numbers seen = { 0, 0, 0, 0 };
+    ps_bus *a = member(url, NULL, NULL, NULL), *b = member(url, "t", support_take_number, &seen);
 
     (void)state;
     for (uint64_t round = 0, number = 0; round < ROUNDS; round++) {
@@ -160,7 +143,7 @@ static int victim_sits(void *arg)
     struct victim *v = arg;
     ps_bus *bus;
 
-    if (ps_open(&bus, v->url) < 0 || ps_subscribe(bus, "t", on_number, NULL, NULL, NULL) < 0)
+    if (ps_open(&bus, v->url) < 0 || ps_subscribe(bus, "t", support_take_number, NULL, NULL, NULL) < 0)
         return 1;
     atomic_fetch_add(v->ready, 1);
     for (;;)
@@ -194,7 +177,7 @@ static void test_p8_everybody_killed_next_one_finds_a_clean_bus(void **state)
 /* The directory comes and goes with the last member; nobody may find himself on a bus that is not there. */
 static int comer(void *arg)
 {
-    struct seen seen = { 0, 0, 0, 0 };
+    struct support_numbers seen = { 0, 0, 0, 0 };
 
     for (uint64_t i = 0; i < 300; i++) {
         ps_bus *bus;
@@ -204,7 +187,7 @@ static int comer(void *arg)
             fprintf(stderr, "open: %s (%s)\n", ps_strerror(rc), ps_errmsg());
             return 1;
         }
-        if (ps_subscribe(bus, "own", on_number, &seen, NULL, NULL) < 0)
+        if (ps_subscribe(bus, "own", support_take_number, &seen, NULL, NULL) < 0)
             return 2;
         seen.next = 0;
         uint64_t number = 0;
@@ -236,8 +219,8 @@ static void test_open_and_close_at_the_same_time_nobody_is_left_without_a_bus(vo
 static void test_p9_datagrams_of_strangers_are_counted_and_dropped(void **state)
 {
     const char *url = unixgram_url();
-    struct seen seen = { 0, 0, 0, 0 };
-    ps_bus *bus = member(url, "#", on_number, &seen);
+    struct support_numbers seen = { 0, 0, 0, 0 };
+    ps_bus *bus = member(url, "#", support_take_number, &seen);
     ps_bus_stats stats = PS_BUS_STATS_INIT;
     struct sockaddr_un address = { .sun_family = AF_UNIX };
     static unsigned char data[UNIXGRAM_DATAGRAM + 4096];

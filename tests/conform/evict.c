@@ -5,23 +5,13 @@
 #endif
 #include "../conform.h"
 
-/* Counts what arrives and what is said to be lost; numbers of one publisher must rise by exactly lost + 1. */
-struct evict_reader {
-    uint64_t delivered, lost, next;
-    int      wrong;
-};
-
-static void evict_reader(const ps_msg *msg, void *user)
+/* A handle that publishes, and one that reads "t". */
+static void evict_meet(ps_bus **a, const char *a_options, ps_bus **b, const char *b_options, struct support_numbers *r)
 {
-    struct evict_reader *r = user;
-    uint64_t number = 0;
-
-    if (msg->size == sizeof number)
-        memcpy(&number, msg->data, sizeof number);
-    r->wrong += msg->size != sizeof number || number != r->next + msg->lost;
-    r->next = number + 1;
-    r->delivered++;
-    r->lost += msg->lost;
+    memset(r, 0, sizeof *r);
+    *a = conform_open(a_options);
+    *b = conform_open(b_options);
+    assert_ok(ps_subscribe(*b, "t", support_take_number, r, NULL, NULL));
 }
 
 /* Publishes number i on "t", trying again each millisecond while it is refused. How often it was, or an error. */
@@ -53,18 +43,15 @@ static uint32_t evict_flags(ps_bus *bus, const char *name)
 
 static void test_p7_evict_stalled_reader_learns_exact_loss_and_gates_again(void **state)
 {
-    struct evict_reader r;
+    struct support_numbers r;
     ps_bus *a, *b;
     uint64_t published = 0, moved;
     int tries;
 
     (void)state;
     conform_need(PS_CAN_RELIABLE);
-    memset(&r, 0, sizeof r);
-    a = conform_open("depth=4&evict=40");
-    b = conform_open("name=stalled");
+    evict_meet(&a, "depth=4&evict=40", &b, "name=stalled", &r);
     moved = support_now_ms();
-    assert_ok(ps_subscribe(b, "t", evict_reader, &r, NULL, NULL));
     for (uint64_t evicted = 1; evicted <= 3; evicted++) {
         assert_int_equal(conform_fill(a, "t", published, 100), 4);
         published += 4;
@@ -96,15 +83,12 @@ static void test_p7_evict_stalled_reader_learns_exact_loss_and_gates_again(void 
 /* A single blocking publish sees to it by itself. */
 static void test_p7_evict_by_blocked_publish(void **state)
 {
-    struct evict_reader r;
+    struct support_numbers r;
     ps_bus *a, *b;
 
     (void)state;
     conform_need(PS_CAN_RELIABLE);
-    memset(&r, 0, sizeof r);
-    a = conform_open("depth=4&evict=40&block=-1");
-    b = conform_open(NULL);
-    assert_ok(ps_subscribe(b, "t", evict_reader, &r, NULL, NULL));
+    evict_meet(&a, "depth=4&evict=40&block=-1", &b, NULL, &r);
     for (uint64_t i = 0; i < 20; i++)
         assert_ok(ps_publish(a, "t", &i, sizeof i));
     conform_drain(b);
@@ -142,16 +126,13 @@ static void test_p7_evict_message_in_hand_stays_whole(void **state)
 
 static void test_evict_never_when_told_so(void **state)
 {
-    struct evict_reader r;
+    struct support_numbers r;
     ps_bus *a, *b;
     uint64_t end;
 
     (void)state;
     conform_need(PS_CAN_RELIABLE);
-    memset(&r, 0, sizeof r);
-    a = conform_open("depth=2&evict=-1");
-    b = conform_open(NULL);
-    assert_ok(ps_subscribe(b, "t", evict_reader, &r, NULL, NULL));
+    evict_meet(&a, "depth=2&evict=-1", &b, NULL, &r);
     assert_int_equal(conform_fill(a, "t", 0, 100), 2);
     for (end = support_now_ms() + 1500; support_now_ms() < end; conform_pause_ms(1))     /* longer than the default */
         assert_int_equal(ps_publish(a, "t", &end, sizeof end), PS_EAGAIN);
@@ -166,16 +147,13 @@ static void test_evict_never_when_told_so(void **state)
 /* However slow: whoever moves between two refusals is not stalled. */
 static void test_evict_slow_but_moving_reader_never(void **state)
 {
-    struct evict_reader r;
+    struct support_numbers r;
     ps_bus *a, *b;
     uint64_t published;
 
     (void)state;
     conform_need(PS_CAN_RELIABLE);
-    memset(&r, 0, sizeof r);
-    a = conform_open("depth=4&evict=100");
-    b = conform_open(NULL);
-    assert_ok(ps_subscribe(b, "t", evict_reader, &r, NULL, NULL));
+    evict_meet(&a, "depth=4&evict=100", &b, NULL, &r);
     published = (uint64_t)conform_fill(a, "t", 0, 100);
     for (int i = 0; i < 12; i++) {
         assert_int_equal(ps_publish(a, "t", &published, sizeof published), PS_EAGAIN);
@@ -196,15 +174,12 @@ static void test_evict_slow_but_moving_reader_never(void **state)
 /* A stall is a reader that does not move although somebody is refused: time alone evicts nobody. */
 static void test_evict_idle_reader_of_a_quiet_bus_never(void **state)
 {
-    struct evict_reader r;
+    struct support_numbers r;
     ps_bus *a, *b;
 
     (void)state;
     conform_need(PS_CAN_RELIABLE);
-    memset(&r, 0, sizeof r);
-    a = conform_open("depth=4&evict=20");
-    b = conform_open(NULL);
-    assert_ok(ps_subscribe(b, "t", evict_reader, &r, NULL, NULL));
+    evict_meet(&a, "depth=4&evict=20", &b, NULL, &r);
     assert_int_equal(conform_fill(a, "t", 0, 4), 4);
     conform_pause_ms(100);
     /* The publisher that slept through all of it itself must look again before it judges. */
@@ -220,7 +195,7 @@ static void test_evict_idle_reader_of_a_quiet_bus_never(void **state)
 
 static void test_evict_own_handle_never(void **state)
 {
-    struct evict_reader r;
+    struct support_numbers r;
     ps_bus *a;
     uint64_t end;
 
@@ -228,7 +203,7 @@ static void test_evict_own_handle_never(void **state)
     conform_need(PS_CAN_RELIABLE);
     memset(&r, 0, sizeof r);
     a = conform_open("depth=4&evict=20");
-    assert_ok(ps_subscribe(a, "t", evict_reader, &r, NULL, NULL));
+    assert_ok(ps_subscribe(a, "t", support_take_number, &r, NULL, NULL));
     assert_int_equal(conform_fill(a, "t", 0, 100), 4);
     for (end = support_now_ms() + 150; support_now_ms() < end; conform_pause_ms(1))
         assert_int_equal(ps_publish(a, "t", &end, sizeof end), PS_EAGAIN);
@@ -241,7 +216,7 @@ static void test_evict_own_handle_never(void **state)
 /* One stalled reader costs the others nothing but the wait. */
 static void test_p7_evict_healthy_readers_lose_nothing(void **state)
 {
-    struct evict_reader stalled, healthy;
+    struct support_numbers stalled, healthy;
     ps_bus *a, *b, *c;
     uint64_t published = 0;
 
@@ -252,8 +227,8 @@ static void test_p7_evict_healthy_readers_lose_nothing(void **state)
     a = conform_open("depth=8&evict=40");
     b = conform_open(NULL);
     c = conform_open(NULL);
-    assert_ok(ps_subscribe(b, "t", evict_reader, &stalled, NULL, NULL));
-    assert_ok(ps_subscribe(c, "t", evict_reader, &healthy, NULL, NULL));
+    assert_ok(ps_subscribe(b, "t", support_take_number, &stalled, NULL, NULL));
+    assert_ok(ps_subscribe(c, "t", support_take_number, &healthy, NULL, NULL));
     for (; published < 200; published++) {
         assert_ok(evict_insist(a, published));
         conform_drain(c);

@@ -7,32 +7,13 @@
 
 #include <signal.h>
 
-/* Counts what arrives and what is said to be lost; numbers of one publisher must rise by exactly lost + 1. */
-struct patience_reader {
-    uint64_t delivered, lost, next;
-    int      wrong;
-};
-
-static void patience_reader(const ps_msg *msg, void *user)
-{
-    struct patience_reader *r = user;
-    uint64_t number = 0;
-
-    if (msg->size == sizeof number)
-        memcpy(&number, msg->data, sizeof number);
-    r->wrong += msg->size != sizeof number || number != r->next + msg->lost;
-    r->next = number + 1;
-    r->delivered++;
-    r->lost += msg->lost;
-}
-
 static void *patience_run(void *arg)
 {
     return ps_run(arg) == 0 ? NULL : arg;
 }
 
 struct patience_slow {
-    struct patience_reader r;
+    struct support_numbers r;
     atomic_int delivered, hold;
     int        losses, pause_us;
 };
@@ -42,7 +23,7 @@ static void patience_slow(const ps_msg *msg, void *user)
     struct patience_slow *s = user;
     struct timespec pause = { 0, s->pause_us * 1000L };
 
-    patience_reader(msg, &s->r);
+    support_take_number(msg, &s->r);
     s->losses += msg->lost != 0;
     atomic_fetch_add(&s->delivered, 1);
     while (atomic_load(&s->hold))
