@@ -61,15 +61,19 @@ struct part { const char *name; soak_role run; const char *options; int killed; 
 
 #define PUBLISHING "&block=200"
 
+/* Both as processes and as threads. */
+#define PARTS \
+    { "publisher", role_publish, PUBLISHING, 0 }, \
+    { "lender", role_lend, PUBLISHING, 0 }, \
+    { "reader", role_read, "", 0 }, \
+    { "lossy reader", role_read_slowly, "&lossy=1", 0 }, \
+    { "pulling reader", role_pull, "", 0 }, \
+    { "borrowing reader", role_borrow, "", 0 }, \
+    { "polling reader", role_poll, "", 0 }, \
+    { "churning reader", role_churn, "", 0 }
+
 static const struct part processes[] = {
-    { "publisher", role_publish, PUBLISHING, 0 },
-    { "lender", role_lend, PUBLISHING, 0 },
-    { "reader", role_read, "", 0 },
-    { "lossy reader", role_read_slowly, "&lossy=1", 0 },
-    { "pulling reader", role_pull, "", 0 },
-    { "borrowing reader", role_borrow, "", 0 },
-    { "polling reader", role_poll, "", 0 },
-    { "churning reader", role_churn, "", 0 },
+    PARTS,
     { "forking member", role_fork, "", 0 },
     { "killed publisher", role_publish, PUBLISHING, 1 },
     { "killed lender", role_lend, PUBLISHING, 1 },
@@ -77,15 +81,8 @@ static const struct part processes[] = {
     { "killed borrower", role_borrow, "", 1 },
 };
 static const struct part threads[] = {
-    { "publisher", role_publish, PUBLISHING, 0 },
+    PARTS,
     { "second publisher", role_publish, PUBLISHING, 0 },
-    { "lender", role_lend, PUBLISHING, 0 },
-    { "reader", role_read, "", 0 },
-    { "lossy reader", role_read_slowly, "&lossy=1", 0 },
-    { "pulling reader", role_pull, "", 0 },
-    { "borrowing reader", role_borrow, "", 0 },
-    { "polling reader", role_poll, "", 0 },
-    { "churning reader", role_churn, "", 0 },
 };
 #define PROCESSES (sizeof processes / sizeof *processes)
 #define THREADS   (sizeof threads / sizeof *threads)
