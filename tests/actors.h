@@ -316,4 +316,16 @@ static inline struct stage *stage_new(const char *url)
         fail_msg("child ended with %d; its line %d", code_, (int)(stage)->line); \
 } while (0)
 
+/* For start_child: subscribes to "t", says so, and reads nothing until it is killed. */
+static inline int idle_reader_child(void *stage)
+{
+    struct stage *s = stage;
+    ps_bus *bus;
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
+    CHILD_CHECK(s, ps_subscribe(bus, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
+    s->ready = 1;
+    for (;;)
+        nap_us(1000);
+}
+
 #endif

@@ -61,17 +61,6 @@ int clock_gettime(clockid_t clock, struct timespec *now)
 
 /* ---------------------------------------------------------------- a newcomer in a dead reader's place */
 
-static int dying_reader(void *arg)
-{
-    struct stage *s = arg;
-    ps_bus *bus;
-    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
-    CHILD_CHECK(s, ps_subscribe(bus, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
-    s->ready = 1;
-    for (;;)
-        nap_us(1000);
-}
-
 struct publisher {
     ps_bus *bus;
     struct gate *at_clock, *at_answer;
@@ -128,7 +117,7 @@ static ps_bus *bus_with_a_dead_reader(void)
     ps_bus *bus;
     int rc;
     assert_ok(ps_open(&bus, s->url));
-    pid_t child = start_child(dying_reader, s);
+    pid_t child = start_child(idle_reader_child, s);
     assert_true(wait_word(&s->ready, 1));
     while ((rc = ps_publish(bus, "t", "x", 1)) == 1)
         ;

@@ -256,17 +256,6 @@ static void test_p3_member_by_descriptor_wakes_one_that_inherited_the_bus(void *
 
 /* ---------------------------------------------------------------- a refusal that ends without a ring */
 
-static int holding_child(void *arg)
-{
-    struct stage *s = arg;
-    ps_bus *bus;
-    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
-    CHILD_CHECK(s, ps_subscribe(bus, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
-    s->ready = 1;
-    for (;;)
-        nap_us(1000);
-}
-
 /* How often an event loop goes round in ms milliseconds. */
 static int turns_of(ps_bus *bus, int ms)
 {
@@ -287,7 +276,7 @@ static void test_p12_event_loop_is_quiet_after_the_reader_that_held_it_back_died
     ps_bus *bus;
     int rc;
     assert_ok(ps_open(&bus, s->url));
-    pid_t child = start_child(holding_child, s);
+    pid_t child = start_child(idle_reader_child, s);
     assert_true(wait_word(&s->ready, 1));
     turns_of(bus, 20);
     while ((rc = ps_publish(bus, "t", "x", 1)) == 1)
