@@ -215,6 +215,19 @@ static inline int64_t file_bytes(const char *path)
     return stat(path, &st) == 0 ? (int64_t)st.st_blocks * 512 : -1;
 }
 
+/* Lines of /proc/self/maps that name the file. */
+static inline int mapping_count(const char *name)
+{
+    char line[1024];
+    int count = 0;
+    FILE *f = fopen("/proc/self/maps", "re");
+    while (f && fgets(line, sizeof line, f))
+        count += strstr(line, name) != NULL;
+    if (f)
+        fclose(f);
+    return count;
+}
+
 /* ---------------------------------------------------------------- messages */
 
 #define INBOX_PUBLISHERS 4096

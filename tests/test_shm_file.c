@@ -46,19 +46,6 @@ static void test_p8_last_close_leaves_the_directory_of_an_absolute_path(void **s
     assert_int_equal(rmdir(directory), 0);
 }
 
-/* Lines of /proc/self/maps that name the file. */
-static int mapping_count(const char *name)
-{
-    char line[1024];
-    int count = 0;
-    FILE *f = fopen("/proc/self/maps", "re");
-    while (f && fgets(line, sizeof line, f))
-        count += strstr(line, name) != NULL;
-    if (f)
-        fclose(f);
-    return count;
-}
-
 static void test_p1_many_topics_make_no_file_descriptor_or_mapping(void **state)
 {
     (void)state;

@@ -358,19 +358,6 @@ static void test_shm_file_size_limit_is_an_error_and_no_signal(void **state)
     assert_true(s->number[0] > 0);
 }
 
-/* Lines of /proc/self/maps that name the file. */
-static int mapping_count(const char *name)
-{
-    char line[1024];
-    int count = 0;
-    FILE *f = fopen("/proc/self/maps", "re");
-    while (f && fgets(line, sizeof line, f))
-        count += strstr(line, name) != NULL;
-    if (f)
-        fclose(f);
-    return count;
-}
-
 static void test_shm_hundred_open_and_close_leak_no_descriptor_and_no_mapping(void **state)
 {
     (void)state;
