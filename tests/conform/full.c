@@ -15,26 +15,9 @@ static void full_insist(ps_bus *publisher, ps_bus *reader, uint64_t i)
     assert_ok(rc);
 }
 
-/* Numbers 0, 1, 2 … in a row: what a reader that loses nothing sees. */
-struct full_row {
-    uint64_t next;
-    int      wrong;
-};
-
-static void full_row(const ps_msg *msg, void *user)
-{
-    struct full_row *row = user;
-    uint64_t number = 0;
-
-    if (msg->size == sizeof number)
-        memcpy(&number, msg->data, sizeof number);
-    row->wrong += msg->size != sizeof number || number != row->next || msg->lost != 0;
-    row->next = number + 1;
-}
-
 static void test_p5_full_ring_refuses_and_loses_nothing(void **state)
 {
-    struct full_row row = { 0, 0 };
+    struct support_numbers row = { 0, 0, 0, 0 };
     ps_bus *a, *b;
     int taken;
     uint64_t refused;
@@ -43,7 +26,7 @@ static void test_p5_full_ring_refuses_and_loses_nothing(void **state)
     conform_need(PS_CAN_RELIABLE);
     a = conform_open("depth=2&evict=-1");
     b = conform_open(NULL);
-    assert_ok(ps_subscribe(b, "t", full_row, &row, NULL, NULL));
+    assert_ok(ps_subscribe(b, "t", support_take_number, &row, NULL, NULL));
     taken = conform_fill(a, "t", 0, 100);
     assert_int_equal(conform_stats(a).depth, 2);
     assert_int_equal(taken, 2);
@@ -57,6 +40,7 @@ static void test_p5_full_ring_refuses_and_loses_nothing(void **state)
     conform_drain(b);
     assert_int_equal(row.next, 1000);
     assert_int_equal(row.wrong, 0);
+    assert_int_equal(row.lost, 0);
     assert_int_equal(conform_stats(b).lost, 0);
     assert_int_equal(conform_stats(a).published, 1000);
     conform_close(a);
@@ -125,7 +109,7 @@ static void *full_blocker(void *arg)
 static void test_full_block_waits_until_reader_makes_room(void **state)
 {
     static struct full_blocker p;
-    struct full_row row = { 0, 0 };
+    struct support_numbers row = { 0, 0, 0, 0 };
     ps_bus *b;
     pthread_t thread;
 
@@ -134,7 +118,7 @@ static void test_full_block_waits_until_reader_makes_room(void **state)
     p.bus = conform_open("depth=2&block=-1&evict=-1");
     p.count = 2000;
     b = conform_open(NULL);
-    assert_ok(ps_subscribe(b, "t", full_row, &row, NULL, NULL));
+    assert_ok(ps_subscribe(b, "t", support_take_number, &row, NULL, NULL));
     conform_start(&thread, full_blocker, &p);
     assert_true(conform_reached(&p.done, 2));
     conform_pause_ms(20);
@@ -144,13 +128,14 @@ static void test_full_block_waits_until_reader_makes_room(void **state)
     conform_join(thread);
     assert_int_equal(p.error, 0);
     assert_int_equal(row.wrong, 0);
+    assert_int_equal(row.lost, 0);
     conform_close(p.bus);
     conform_close(b);
 }
 
 static void test_full_block_time_over_refused(void **state)
 {
-    struct full_row row = { 0, 0 };
+    struct support_numbers row = { 0, 0, 0, 0 };
     ps_bus *a, *b;
     uint64_t start;
 
@@ -158,7 +143,7 @@ static void test_full_block_time_over_refused(void **state)
     conform_need(PS_CAN_RELIABLE);
     a = conform_open("depth=2&block=60&evict=-1");
     b = conform_open(NULL);
-    assert_ok(ps_subscribe(b, "t", full_row, &row, NULL, NULL));
+    assert_ok(ps_subscribe(b, "t", support_take_number, &row, NULL, NULL));
     assert_int_equal(conform_fill(a, "t", 0, 2), 2);
     start = support_now_ms();
     assert_int_equal(ps_publish(a, "t", "refused!", 8), PS_EAGAIN);
