@@ -5,17 +5,14 @@
  */
 #include "../lib/core/internal.h"
 
-#include "support.h"
+#include "forbid.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/time.h>
 #include <sys/syscall.h>
@@ -211,35 +208,12 @@ static void test_random_bytes_differ(void **state)
     assert_int_equal(errno, 99);
 }
 
-/* From here on this process gets ENOSYS for one system call, as in a container with an old profile. */
-static int forbid(unsigned number)
-{
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program = { .len = sizeof code / sizeof code[0], .filter = code };
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-        return -1;
-    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
-}
-
-static void expect_child(int (*body)(void *), void *arg)
-{
-    int code = support_reap(support_child(body, arg), DEADLINE_MS);
-    if (code == 77)
-        skip();                                                 /* no seccomp here */
-    assert_int_equal(code, 0);
-}
-
 static int random_without_getrandom(void *unused)
 {
     (void)unused;
     uint64_t a[4] = { 0 }, b[4] = { 0 };
     if (forbid(SYS_getrandom) != 0)
-        return 77;
+        return FORBID_SKIP;
     errno = 99;
     ps__random(a, sizeof a);
     ps__random(b, sizeof b);
@@ -253,7 +227,7 @@ static int random_without_getrandom(void *unused)
 static void test_random_without_system_call_differs_still(void **state)
 {
     (void)state;
-    expect_child(random_without_getrandom, NULL);
+    forbid_child(random_without_getrandom, NULL);
 }
 
 /* ------------------------------------------------------------------ threads */

@@ -5,14 +5,11 @@
  */
 #include "../lib/core/internal.h"
 
-#include "support.h"
+#include "forbid.h"
 
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <pthread.h>
 #include <sched.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -82,27 +79,12 @@ static void test_fences_one_side_sees_the_other(void **state)
     assert_int_equal(errno, 99);
 }
 
-/* From here on this process gets ENOSYS for one system call, as in a container with an old profile. */
-static int forbid(unsigned number)
-{
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, number, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | ENOSYS),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program = { .len = sizeof code / sizeof code[0], .filter = code };
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-        return -1;
-    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
-}
-
 static int fences_without_membarrier(void *early)
 {
     if (!early && (ps__process_init() != 0 || ps__light_is_free != (!PS_TSAN && has_membarrier())))
         return 1;
     if (forbid(SYS_membarrier) != 0)
-        return 77;
+        return FORBID_SKIP;
     if (early && (ps__process_init() != 0 || ps__light_is_free))
         return 2;
     errno = 99;
@@ -112,26 +94,18 @@ static int fences_without_membarrier(void *early)
     return litmus_failures() == 0 ? 0 : 4;
 }
 
-static void expect_child(int (*body)(void *), void *arg)
-{
-    int code = support_reap(support_child(body, arg), DEADLINE_MS);
-    if (code == 77)
-        skip();                                                 /* no seccomp here */
-    assert_int_equal(code, 0);
-}
-
 /* Runs first: the child must be the first in its line to set up the process. */
 static void test_fences_membarrier_missing_both_sides_full(void **state)
 {
     (void)state;
     assert_int_equal(ps__process_generation(), 0);
-    expect_child(fences_without_membarrier, &litmus);
+    forbid_child(fences_without_membarrier, &litmus);
 }
 
 static void test_fences_membarrier_withdrawn_both_sides_full(void **state)
 {
     (void)state;
-    expect_child(fences_without_membarrier, NULL);
+    forbid_child(fences_without_membarrier, NULL);
 }
 
 int main(void)
