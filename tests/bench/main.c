@@ -46,6 +46,10 @@ static struct row own_rows[] = {
       .measure = limit_touched, .x = 65536, .flags = PROCESSES },
     { .key = "touched.1m", .what = "1 MiB written there and read here", .where = "processes", .unit = "GB/s",
       .measure = limit_touched, .x = 1048576, .flags = PROCESSES },
+    { .key = "bare.copied.64k", .what = "the same, copied in and out, 64 KiB", .where = "processes", .unit = "GB/s",
+      .measure = limit_copied, .x = 65536, .flags = PROCESSES },
+    { .key = "bare.copied.1m", .what = "the same, copied in and out, 1 MiB", .where = "processes", .unit = "GB/s",
+      .measure = limit_copied, .x = 1048576, .flags = PROCESSES },
     { .key = "first.ring", .what = "fork, exec, first message through a bare ring", .where = "processes", .unit = "us",
       .measure = first_message, .x = 0, .flags = PROCESSES },
 
