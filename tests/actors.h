@@ -329,14 +329,22 @@ static inline struct stage *stage_new(const char *url)
         fail_msg("child ended with %d; its line %d", code_, (int)(stage)->line); \
 } while (0)
 
+/* In a child: a handle that hears the filter with the first inbox, which the stage is told; NULL: it failed. */
+static inline ps_bus *join_bus(struct stage *s, const char *filter)
+{
+    ps_bus *bus;
+    if (ps_open(&bus, s->url) < 0 || ps_subscribe(bus, filter, inbox_take, &s->inbox[0], NULL, NULL) < 0)
+        return NULL;
+    s->ready = 1;
+    return bus;
+}
+
 /* For start_child: subscribes to "t", says so, and reads nothing until it is killed. */
 static inline int idle_reader_child(void *stage)
 {
     struct stage *s = stage;
     ps_bus *bus;
-    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
-    CHILD_CHECK(s, ps_subscribe(bus, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
-    s->ready = 1;
+    CHILD_CHECK(s, (bus = join_bus(s, "t")) != NULL);
     for (;;)
         nap_us(1000);
 }

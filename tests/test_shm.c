@@ -13,9 +13,7 @@ static int echo_child(void *arg)
     struct stage *s = arg;
     ps_bus *bus;
     uint64_t sent = 0;
-    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
-    CHILD_CHECK(s, ps_subscribe(bus, "ping/#", inbox_take, &s->inbox[0], NULL, NULL) == 0);
-    s->ready = 1;
+    CHILD_CHECK(s, (bus = join_bus(s, "ping/#")) != NULL);
     while (sent < EXCHANGES) {
         CHILD_CHECK(s, hear(bus, &s->inbox[0], sent + 1) == 0);
         for (; sent < s->inbox[0].count; sent++)

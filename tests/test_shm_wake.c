@@ -36,9 +36,7 @@ static int answering_child(void *arg)
     const struct sleeper *me = arg;
     struct stage *s = me->stage;
     ps_bus *bus;
-    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
-    CHILD_CHECK(s, ps_subscribe(bus, "ping", inbox_take, &s->inbox[0], NULL, NULL) == 0);
-    s->ready = 1;
+    CHILD_CHECK(s, (bus = join_bus(s, "ping")) != NULL);
     for (uint64_t i = 0; i < WAKE_ROUNDS; i++) {
         CHILD_CHECK(s, sleep_until(bus, me->way, &s->inbox[0], i + 1) == 0);
         CHILD_CHECK(s, say(bus, "pong", 2, i, 40) == 1);
@@ -79,9 +77,7 @@ static int dozing_child(void *arg)
     const struct sleeper *me = arg;
     struct stage *s = me->stage;
     ps_bus *bus;
-    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
-    CHILD_CHECK(s, ps_subscribe(bus, "ping", inbox_take, &s->inbox[0], NULL, NULL) == 0);
-    s->ready = 1;
+    CHILD_CHECK(s, (bus = join_bus(s, "ping")) != NULL);
     for (uint64_t i = 1; i <= RACE_ROUNDS; i++) {
         CHILD_CHECK(s, sleep_until(bus, me->way, &s->inbox[0], i) == 0);
         s->go = i;

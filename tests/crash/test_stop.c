@@ -218,9 +218,7 @@ static int counting_child(void *arg)
     struct stage *s = arg;
     ps_bus_stats st = PS_BUS_STATS_INIT;
     ps_bus *bus;
-    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
-    CHILD_CHECK(s, ps_subscribe(bus, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
-    s->ready = 1;
+    CHILD_CHECK(s, (bus = join_bus(s, "t")) != NULL);
     while (!s->done || s->inbox[0].next[1] < s->number[0]) {
         int rc = ps_dispatch(bus, 1 + (int)(s->inbox[0].count % 7), 5);
         s->rc[0] = rc;
@@ -274,9 +272,7 @@ static int slow_child(void *arg)
     struct stage *s = arg;
     ps_bus_stats st = PS_BUS_STATS_INIT;
     ps_bus *bus;
-    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
-    CHILD_CHECK(s, ps_subscribe(bus, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
-    s->ready = 1;
+    CHILD_CHECK(s, (bus = join_bus(s, "t")) != NULL);
     while (s->inbox[0].count < 40) {
         CHILD_CHECK(s, ps_dispatch(bus, 1, DEADLINE_MS) == 1);
         nap_us(40000);
