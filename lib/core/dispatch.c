@@ -14,11 +14,11 @@ PS_PRIVATE PS__TLS struct ps__frame *ps__frames;
 
 /* How the loop of one call ends. */
 struct dispatch_run {
-    int max;                            /* messages; 0: no bound but the mark */
+    uint64_t max;                       /* messages; UINT64_MAX: no bound but the mark */
     int marked;                         /* what was there when the call began */
     int timeout_ms;
     int forever;                        /* ps_run: time and space never end it */
-    int pull;
+    int pull;                           /* a constant wherever it is used, so that each kind has a loop of its own */
 };
 
 static int dispatch_claim(ps_bus *bus)
@@ -33,20 +33,20 @@ static int dispatch_claim(ps_bus *bus)
     return 0;
 }
 
-/* Only one thread runs a handle's handlers; which ones a message has was looked up by ps__subs_match. */
-static void dispatch_deliver(ps_bus *bus, const ps_record *record)
+/*
+ * Only one thread runs a handle's handlers; which ones a message has was looked up by ps__subs_match. 0, or PS_EFORKED: a handler
+ * forked, and this is the child.
+ */
+static PS_ALWAYS_INLINE int dispatch_deliver(ps_bus *bus, const ps_record *record, uint64_t generation)
 {
     struct ps__subs *subs = &bus->subs;
     ps_msg msg = { record->topic.text, record->topic.len, record->data, record->size, record->sequence, record->lost,
                    record->publisher, NULL, NULL };
-    struct ps__frame frame = { bus, ps__frames };
-    uint64_t generation = bus->generation;
-    ps__frames = &frame;
     while (subs->match_next < subs->match_count) {
         struct ps_sub *sub = subs->match[subs->match_next++];
         atomic_store_explicit(&bus->running, sub, memory_order_relaxed);
         ps__fence_light();              /* SYNC(running) other end ps_unsubscribe: dead, heavy fence, running */
-        if (!ps__load_rlx(&sub->dead)) {
+        if (PS_LIKELY(!ps__load_rlx(&sub->dead))) {
             msg.user = sub->user;
             msg.sub = sub;
             ps__bump(&bus->delivered, 1);
@@ -54,14 +54,16 @@ static void dispatch_deliver(ps_bus *bus, const ps_record *record)
         }
         /* release: whoever waits for it sees what the handler did */
         atomic_store_explicit(&bus->running, NULL, memory_order_release);
-        if (PS_UNLIKELY(bus->generation != generation)) break;  /* a child's ps_after_fork: the subscription is gone */
+        int forked = ps__process_generation() != generation;
+        if (PS_UNLIKELY(forked) && bus->generation != generation) return PS_EFORKED;    /* ps_after_fork: sub is gone */
         if (PS_UNLIKELY(sub->destroy_after)) {
             sub->destroy_after = 0;
             if (sub->destroy) sub->destroy(sub->user);
         }
-        if (PS_UNLIKELY(ps__load_rlx(&bus->closing) || ps__forked(bus))) break;
+        if (PS_UNLIKELY(forked)) return PS_EFORKED;
+        if (PS_UNLIKELY(ps__load_rlx(&bus->closing))) break;
     }
-    ps__frames = frame.outer;
+    return 0;
 }
 
 /* The next of a pull handle's matches that is still subscribed. */
@@ -83,39 +85,39 @@ static int dispatch_pull(ps_bus *bus, const ps_msg **msg)
 static int dispatch_stopped(ps_bus *bus) { return ps__load_rlx(&bus->stopping) && ps__swap_ar(&bus->stopping, 0); }
 
 /* The loop. Messages handled, 0, or an error; after PS_ECLOSED and PS_EFORKED nothing of the transport is touched again. */
-static int dispatch_loop(ps_bus *bus, const struct dispatch_run *run, const ps_msg **msg)
+static PS_ALWAYS_INLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run *run, const ps_msg **msg)
 {
     const ps_transport *t = bus->transport;
-    uint64_t deadline = run->timeout_ms > 0 ? ps__deadline_ns(run->timeout_ms) : 0;    /* who does not wait needs no clock */
+    uint64_t generation = bus->generation, deadline = 0, handled = 0;
     uint32_t stopping = run->forever ? 0 : ps__load_rlx(&bus->stopping);        /* a stop from before ends who would wait */
-    int handled = 0, err = t->begin(bus->state, run->marked);
-    while (!err) {
+    int timed = run->timeout_ms > 0, err = t->begin(bus->state, run->marked);
+    while (PS_LIKELY(!err)) {
         ps_record record;
-        int rc = 0;
         if (PS_UNLIKELY(ps__load_rlx(&bus->closing))) return PS_ECLOSED;
         if (PS_UNLIKELY(ps__load_rlx(&bus->stopping)) && !stopping && dispatch_stopped(bus)) break;
-        if (!run->max || handled < run->max) rc = t->next(bus->state, &record);
-        else break;
+        if (handled >= run->max) break;
+        int rc = t->next(bus->state, &record);
         if (PS_LIKELY(rc > 0)) {
             if (run->pull) {
                 bus->message = (ps_msg){ record.topic.text, record.topic.len, record.data, record.size, record.sequence,
                                          record.lost, record.publisher, NULL, NULL };
                 if (!dispatch_pull(bus, msg)) continue;
-            } else {
-                uint64_t generation = bus->generation;
-                dispatch_deliver(bus, &record);
-                if (PS_UNLIKELY(generation != ps__process_generation())) return PS_EFORKED;
+            } else if (PS_UNLIKELY(dispatch_deliver(bus, &record, generation))) {
+                return PS_EFORKED;
             }
-            if (handled < INT32_MAX) handled++;
+            handled++;
             continue;
         }
         bus->subs.match_count = bus->subs.match_next = 0;       /* what was matched and not delivered after all */
-        if (rc < 0) {
+        if (PS_UNLIKELY(rc < 0)) {
             err = rc;
             break;
         }
         if ((handled && !run->forever) || run->timeout_ms == 0) break;
-        if (deadline && ps__now_ns() >= deadline) break;
+        if (timed) {                    /* who finds something, or does not wait, needs no clock */
+            if (!deadline) deadline = ps__deadline_ns(run->timeout_ms);
+            else if (ps__now_ns() >= deadline) break;
+        }
         if (ps__load_rlx(&bus->stopping) && dispatch_stopped(bus)) break;
         rc = t->wait(bus->state, ps__left_ms(deadline));
         if (rc < 0) err = rc;
@@ -124,21 +126,21 @@ static int dispatch_loop(ps_bus *bus, const struct dispatch_run *run, const ps_m
     }
     if (PS_UNLIKELY(ps__load_rlx(&bus->closing))) return PS_ECLOSED;
     t->end(bus->state, run->pull && handled ? PS_END_HOLD : 0);
-    return handled ? handled : err;
+    return handled ? (int)(handled < INT32_MAX ? handled : INT32_MAX) : err;
 }
 
-static int dispatch_call(ps_bus *bus, const struct dispatch_run *run, const ps_msg **msg)
+static PS_ALWAYS_INLINE int dispatch_call(ps_bus *bus, const struct dispatch_run *run, const ps_msg **msg)
 {
-    if (!bus) return ps__fail(PS_EINVAL, "bus is NULL");
+    if (PS_UNLIKELY(!bus)) return ps__fail(PS_EINVAL, "bus is NULL");
     int err = ps__enter(bus);
-    if (err) return err;
+    if (PS_UNLIKELY(err)) return err;
     uint32_t other = run->pull ? PS__PUSH : PS__PULL;
-    if (ps__load_rlx(&bus->mode) == other) {
+    if (PS_UNLIKELY(ps__load_rlx(&bus->mode) == other)) {
         err = ps__fail(PS_EINVAL, run->pull ? "a push handle: ps_dispatch" : "a pull handle: ps_next");
     } else {
         err = dispatch_claim(bus);
     }
-    if (err) {
+    if (PS_UNLIKELY(err)) {
         ps__leave(bus);
         return err;
     }
@@ -146,33 +148,40 @@ static int dispatch_call(ps_bus *bus, const struct dispatch_run *run, const ps_m
     if (run->pull && dispatch_pull(bus, msg)) {         /* the last record has further subscriptions */
         result = 1;
     } else {
-        ps__subs_sweep(&bus->subs);
+        if (PS_UNLIKELY(ps__load_rlx(&bus->subs.unswept))) ps__subs_sweep(&bus->subs);
+        struct ps__frame frame = { bus, ps__frames };   /* of all handlers that this call runs */
+        if (!run->pull) ps__frames = &frame;
         result = dispatch_loop(bus, run, msg);
+        if (!run->pull) ps__frames = frame.outer;
     }
     if (PS_UNLIKELY(result == PS_EFORKED)) {            /* a handler forked, and this is the child */
         if (bus->close_pending) ps__finish_close(bus, 1);
         errno = error;
         return ps__fail(PS_EFORKED, "a handler forked");
     }
-    int pending = bus->close_pending, more = bus->subs.match_next < bus->subs.match_count;
+    int pending = bus->close_pending, more = run->pull && result > 0 && bus->subs.match_next < bus->subs.match_count;
     ps__store_rel(&bus->owner, 0);
-    if (run->pull && result > 0 && more) bus->transport->wake(bus->state);     /* ps_fd stays readable */
+    if (run->pull && more) bus->transport->wake(bus->state);    /* ps_fd stays readable */
     ps__leave(bus);
     if (PS_UNLIKELY(pending)) ps__finish_close(bus, 0);
     errno = error;
-    return result == PS_ECLOSED ? ps__fail(PS_ECLOSED, "the handle is closed") : result;
+    return PS_UNLIKELY(result == PS_ECLOSED) ? ps__fail(PS_ECLOSED, "the handle is closed") : result;
+}
+
+static __attribute__((noinline)) int dispatch_push(ps_bus *bus, int max, int timeout_ms, int forever)
+{
+    struct dispatch_run run = { max > 0 ? (uint64_t)max : UINT64_MAX, max <= 0 && !forever, timeout_ms, forever, 0 };
+    return dispatch_call(bus, &run, NULL);
 }
 
 int ps_dispatch(ps_bus *bus, int max, int timeout_ms)
 {
-    struct dispatch_run run = { max > 0 ? max : 0, max <= 0, timeout_ms, 0, 0 };
-    return dispatch_call(bus, &run, NULL);
+    return dispatch_push(bus, max, timeout_ms, 0);
 }
 
 int ps_run(ps_bus *bus)
 {
-    struct dispatch_run run = { 0, 0, -1, 1, 0 };
-    int result = dispatch_call(bus, &run, NULL);
+    int result = dispatch_push(bus, 0, -1, 1);
     return result > 0 ? 0 : result;
 }
 
