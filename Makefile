@@ -31,6 +31,8 @@ SOURCES := \
 	lib/ring/loan.c \
 	lib/ring/join.c \
 	lib/ring/lag.c \
+	lib/ring/cells.c \
+	lib/ring/stuck.c \
 	lib/ring/reader.c \
 	lib/ring/interest.c \
 	lib/ring/port.c \

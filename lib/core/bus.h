@@ -52,7 +52,6 @@ struct ps__subs {
     /* of the dispatching thread */
     struct ps_sub **match;
     uint32_t match_count, match_next, match_room;
-    int match_short;                    /* a look-up found more than the array holds */
 };
 
 enum { PS__UNDECIDED, PS__PUSH, PS__PULL };

@@ -21,16 +21,22 @@ struct dispatch_run {
     int pull;                           /* a constant wherever it is used, so that each kind has a loop of its own */
 };
 
-static int dispatch_claim(ps_bus *bus)
+/* Somebody has it. */
+static PS_NOINLINE int dispatch_claim_slow(ps_bus *bus, uint64_t me, uint64_t seen)
 {
-    uint64_t me = ps__thread_number() + 2u, seen = 0;
-    while (!ps__cas_acq(&bus->owner, &seen, me)) {
+    do {
         if (seen != 1) return ps__fail(PS_EBUSY, seen == me ? "ps_dispatch inside a handler of this handle"
                                                            : "another thread dispatches this handle");
         sched_yield();                  /* maintenance is a few instructions */
         seen = 0;
-    }
+    } while (!ps__cas_acq(&bus->owner, &seen, me));
     return 0;
+}
+
+static inline int dispatch_claim(ps_bus *bus)
+{
+    uint64_t me = ps__thread_number() + 2u, seen = 0;
+    return PS_LIKELY(ps__cas_acq(&bus->owner, &seen, me)) ? 0 : dispatch_claim_slow(bus, me, seen);
 }
 
 /*
@@ -84,19 +90,33 @@ static int dispatch_pull(ps_bus *bus, const ps_msg **msg)
 
 static int dispatch_stopped(ps_bus *bus) { return ps__load_rlx(&bus->stopping) && ps__swap_ar(&bus->stopping, 0); }
 
+/* Nothing is there, and the call waits. 1: look again, 0: it is over, or an error. */
+static PS_NOINLINE int dispatch_wait(ps_bus *bus, const struct dispatch_run *run, uint64_t *deadline)
+{
+    if (run->timeout_ms > 0) {          /* who finds something, or does not wait, needs no clock */
+        if (!*deadline) *deadline = ps__deadline_ns(run->timeout_ms);
+        else if (ps__now_ns() >= *deadline) return 0;
+    }
+    if (ps__load_rlx(&bus->stopping) && dispatch_stopped(bus)) return 0;
+    int rc = bus->transport->wait(bus->state, ps__left_ms(*deadline));
+    if (rc < 0 || (rc == 0 && !run->forever)) return rc;
+    rc = bus->transport->begin(bus->state, run->marked);
+    return rc ? rc : 1;
+}
+
 /* The loop. Messages handled, 0, or an error; after PS_ECLOSED and PS_EFORKED nothing of the transport is touched again. */
 static PS_ALWAYS_INLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run *run, const ps_msg **msg)
 {
     const ps_transport *t = bus->transport;
     uint64_t generation = bus->generation, deadline = 0, handled = 0;
     uint32_t stopping = run->forever ? 0 : ps__load_rlx(&bus->stopping);        /* a stop from before ends who would wait */
-    int timed = run->timeout_ms > 0, err = t->begin(bus->state, run->marked);
-    while (PS_LIKELY(!err)) {
+    int rc = t->begin(bus->state, run->marked);
+    while (PS_LIKELY(rc >= 0)) {
         ps_record record;
         if (PS_UNLIKELY(ps__load_rlx(&bus->closing))) return PS_ECLOSED;
         if (PS_UNLIKELY(ps__load_rlx(&bus->stopping)) && !stopping && dispatch_stopped(bus)) break;
         if (handled >= run->max) break;
-        int rc = t->next(bus->state, &record);
+        rc = t->next(bus->state, &record);
         if (PS_LIKELY(rc > 0)) {
             if (run->pull) {
                 bus->message = (ps_msg){ record.topic.text, record.topic.len, record.data, record.size, record.sequence,
@@ -109,24 +129,14 @@ static PS_ALWAYS_INLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run
             continue;
         }
         bus->subs.match_count = bus->subs.match_next = 0;       /* what was matched and not delivered after all */
-        if (PS_UNLIKELY(rc < 0)) {
-            err = rc;
-            break;
-        }
-        if ((handled && !run->forever) || run->timeout_ms == 0) break;
-        if (timed) {                    /* who finds something, or does not wait, needs no clock */
-            if (!deadline) deadline = ps__deadline_ns(run->timeout_ms);
-            else if (ps__now_ns() >= deadline) break;
-        }
-        if (ps__load_rlx(&bus->stopping) && dispatch_stopped(bus)) break;
-        rc = t->wait(bus->state, ps__left_ms(deadline));
-        if (rc < 0) err = rc;
-        else if (rc == 0 && !run->forever) break;
-        else err = t->begin(bus->state, run->marked);
+        if (rc < 0 || (handled && !run->forever) || run->timeout_ms == 0) break;
+        rc = dispatch_wait(bus, run, &deadline);
+        if (rc <= 0) break;
     }
     if (PS_UNLIKELY(ps__load_rlx(&bus->closing))) return PS_ECLOSED;
     t->end(bus->state, run->pull && handled ? PS_END_HOLD : 0);
-    return handled ? (int)(handled < INT32_MAX ? handled : INT32_MAX) : err;
+    if (!handled) return rc < 0 ? rc : 0;
+    return (int)(handled < INT32_MAX ? handled : INT32_MAX);
 }
 
 static PS_ALWAYS_INLINE int dispatch_call(ps_bus *bus, const struct dispatch_run *run, const ps_msg **msg)
@@ -168,7 +178,7 @@ static PS_ALWAYS_INLINE int dispatch_call(ps_bus *bus, const struct dispatch_run
     return PS_UNLIKELY(result == PS_ECLOSED) ? ps__fail(PS_ECLOSED, "the handle is closed") : result;
 }
 
-static __attribute__((noinline)) int dispatch_push(ps_bus *bus, int max, int timeout_ms, int forever)
+static PS_NOINLINE int dispatch_push(ps_bus *bus, int max, int timeout_ms, int forever)
 {
     struct dispatch_run run = { max > 0 ? (uint64_t)max : UINT64_MAX, max <= 0 && !forever, timeout_ms, forever, 0 };
     return dispatch_call(bus, &run, NULL);

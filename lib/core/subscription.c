@@ -56,6 +56,7 @@ static void subscription_sort(struct ps__subs *subs)
 {
     struct ps_sub **match = subs->match;
     uint32_t count = subs->match_count;
+    if (PS_LIKELY(count < 2)) return;
     for (uint32_t i = count / 2; i-- > 0;) subscription_sift(match, i, count);
     while (--count > 0) {
         struct ps_sub *last = match[count];
@@ -84,77 +85,100 @@ static inline int subscription_same(const char *a, const char *b, size_t len)
     return x == y;
 }
 
+/* One more match; 0: more than the array holds, a change has overtaken this look-up. */
+static inline int subscription_found(struct ps__subs *subs, struct ps_sub *sub)
+{
+    if (PS_UNLIKELY(subs->match_count == subs->match_room)) return 0;
+    subs->match[subs->match_count++] = sub;
+    return 1;
+}
+
 /* A chain that changes under us may lead anywhere, but never in a circle for ever: bounded by what there can be. */
-static PS_ALWAYS_INLINE void subscription_chain(struct ps__subs *subs, const struct ps__table *table, uint64_t hash, int wild,
-                                                const ps_topic *topic)
+static int subscription_chain(struct ps__subs *subs, const struct ps__table *table, uint64_t hash, int wild,
+                              const ps_topic *topic)
 {
     struct ps_sub *sub = atomic_load_explicit(&table->bucket[hash & table->mask], memory_order_acquire);   /* SYNC(table) */
     for (uint32_t bound = UINT32_MAX; sub && bound; bound--) {
         if (sub->filter.hash == hash && sub->filter.wild == wild &&
             (wild ? ps__match(sub->filter.text, sub->filter.len, topic->text, topic->len)
-                  : sub->filter.len == topic->len && subscription_same(sub->filter.text, topic->text, topic->len))) {
-            if (PS_LIKELY(subs->match_count < subs->match_room)) subs->match[subs->match_count++] = sub;
-            else subs->match_short = 1;         /* a change has overtaken this look-up */
-        }
+                  : sub->filter.len == topic->len && subscription_same(sub->filter.text, topic->text, topic->len)) &&
+            !subscription_found(subs, sub))
+            return 0;
         sub = atomic_load_explicit(&sub->next, memory_order_acquire);
     }
+    return 1;
 }
 
-static __attribute__((noinline)) void subscription_look_up_wild(ps_bus *bus, const struct ps__table *table,
-                                                                const ps_topic *topic, uint32_t depths)
+static int subscription_look_up(ps_bus *bus, const ps_topic *topic)
 {
+    struct ps__subs *subs = &bus->subs;
+    const struct ps__table *table = atomic_load_explicit(&subs->table, memory_order_acquire);
+    subs->match_count = 0;
+    if (!subscription_chain(subs, table, topic->hash, 0, topic)) return 0;
+    uint32_t depths = ps__load_rlx(&subs->depths);
     for (int d = 0; depths >> d; d++) {
         if (!(depths >> d & 1)) continue;
         uint64_t prefix = bus->host.prefix(&bus->host, topic, d);
         if (!prefix) break;
-        subscription_chain(&bus->subs, table, prefix, 1, topic);
+        if (!subscription_chain(subs, table, prefix, 1, topic)) return 0;
     }
-}
-
-static PS_ALWAYS_INLINE void subscription_look_up(ps_bus *bus, const ps_topic *topic)
-{
-    struct ps__subs *subs = &bus->subs;
-    const struct ps__table *table = atomic_load_explicit(&subs->table, memory_order_acquire);
-    subs->match_count = subs->match_next = 0;
-    subs->match_short = 0;
-    subscription_chain(subs, table, topic->hash, 0, topic);
-    uint32_t depths = ps__load_rlx(&subs->depths);
-    if (PS_UNLIKELY(depths)) subscription_look_up_wild(bus, table, topic, depths);
+    return 1;
 }
 
 /* A larger match array, if a subscription asked for one. Between two messages nobody uses the old one. */
-static __attribute__((noinline)) void subscription_take_spare(struct ps__subs *subs)
+static void subscription_take_spare(struct ps__subs *subs)
 {
+    if (PS_LIKELY(atomic_load_explicit(&subs->spare, memory_order_relaxed) == NULL)) return;
     struct ps_sub **spare = atomic_exchange_explicit(&subs->spare, NULL, memory_order_acquire);
-    if (!spare) return;
     if (subs->match) free(subs->match - 1);
     subs->match = spare;
     subs->match_room = (uint32_t)(uintptr_t)spare[-1];
 }
 
-/* A change was in progress, or came in between: once more, without one. */
-static __attribute__((noinline)) void subscription_look_up_locked(ps_bus *bus, const ps_topic *topic)
+/* Every kind of subscription, at any time. */
+static PS_NOINLINE int subscription_match(ps_bus *bus, const ps_topic *topic)
 {
     struct ps__subs *subs = &bus->subs;
-    pthread_mutex_lock(&subs->lock);                    /* under it the spare is large enough for the table as it is */
     subscription_take_spare(subs);
-    subscription_look_up(bus, topic);
-    pthread_mutex_unlock(&subs->lock);
+    uint64_t version = ps__load_acq(&subs->version);    /* SYNC(table) */
+    int found = !(version & 1) && subscription_look_up(bus, topic);
+    ps__fence_acq();                                    /* SYNC(table) other end subscription_change */
+    if (PS_UNLIKELY(!found || ps__load_rlx(&subs->version) != version)) {
+        pthread_mutex_lock(&subs->lock);                /* under it the spare is large enough for the table as it is */
+        subscription_take_spare(subs);
+        (void)subscription_look_up(bus, topic);
+        pthread_mutex_unlock(&subs->lock);
+    }
+    subscription_sort(subs);
+    subs->match_next = 0;
+    return subs->match_count != 0;
 }
 
-/* The dispatching thread, between two messages. */
+/* The dispatching thread, between two messages. What is not one exact subscription, undisturbed, goes the long way. */
 int ps__subs_match(struct ps_host *host, const ps_topic *topic)
 {
     ps_bus *bus = (ps_bus *)(void *)host;
     struct ps__subs *subs = &bus->subs;
-    if (PS_UNLIKELY(atomic_load_explicit(&subs->spare, memory_order_relaxed) != NULL)) subscription_take_spare(subs);
-    uint64_t version = ps__load_acq(&subs->version);    /* SYNC(table) */
-    if (PS_LIKELY(!(version & 1))) subscription_look_up(bus, topic);
+    struct ps_sub *found = NULL;
+    uint64_t version = ps__load_acq(&subs->version), hash = topic->hash;        /* SYNC(table) */
+    const struct ps__table *table = atomic_load_explicit(&subs->table, memory_order_acquire);
+    if (PS_UNLIKELY(ps__load_rlx(&subs->depths) || version & 1)) return subscription_match(bus, topic);
+    struct ps_sub *sub = atomic_load_explicit(&table->bucket[hash & table->mask], memory_order_acquire);   /* SYNC(table) */
+    for (uint32_t bound = subs->match_room; sub; sub = atomic_load_explicit(&sub->next, memory_order_acquire)) {
+        if (PS_UNLIKELY(bound-- == 0)) return subscription_match(bus, topic);   /* a circle for a while, or no array yet */
+        if (sub->filter.hash != hash) continue;
+        if (PS_UNLIKELY(found || sub->filter.len != topic->len ||
+                        !subscription_same(sub->filter.text, topic->text, topic->len)))
+            return subscription_match(bus, topic);
+        found = sub;
+    }
     ps__fence_acq();                                    /* SYNC(table) other end subscription_change */
-    if (PS_UNLIKELY(version & 1 || ps__load_rlx(&subs->version) != version || subs->match_short))
-        subscription_look_up_locked(bus, topic);
-    if (PS_UNLIKELY(subs->match_count > 1)) subscription_sort(subs);
-    return subs->match_count != 0;
+    if (PS_UNLIKELY(ps__load_rlx(&subs->version) != version)) return subscription_match(bus, topic);
+    subs->match_count = subs->match_next = 0;
+    if (!found) return 0;
+    subs->match[0] = found;
+    subs->match_count = 1;
+    return 1;
 }
 
 /* In place for one, in place for all: the others see the same bytes. */

@@ -5,10 +5,8 @@
  * On the dispatching thread, except a join, which runs on the subscribing one while `joined` is 0 and nobody else touches the
  * cursors. A handle joins with its first subscription and leaves with its last.
  */
-#include "interest.h"
+#include "cells.h"
 #include <sched.h>
-
-#define JOIN_HOSTILE ((uint64_t)1 << 62)        /* an evicted[] beyond this is no join of anybody */
 
 uint64_t ps__lane_tail(struct ps__lane *lane)
 {
@@ -40,7 +38,7 @@ static uint64_t join_next_number(struct ps__port *port)
     uint64_t number = ps__load_rlx(&port->reader[port->slot]->join_last);
     for (unsigned l = 0; l < port->lanes; l++) {
         uint64_t evicted = ps__load_rlx(&port->view[l].lane->evicted[port->slot]);
-        if (evicted > number && evicted <= JOIN_HOSTILE) number = evicted;
+        if (evicted > number && evicted <= PS__JOIN_HOSTILE) number = evicted;
     }
     return number + 1;
 }
@@ -75,6 +73,7 @@ static void join_gates(struct ps__port *port)
 void ps__reader_leave(struct ps__port *port)
 {
     if (!ps__load_rlx(&port->joined)) return;
+    ps__cells_drop(port);                       /* what is in the window is for nobody any more */
     if (ps__has_slot(port)) {
         struct ps__about *about = port->about[port->slot];
         ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) & ~(uint64_t)PS__ABOUT_READS);
@@ -85,10 +84,9 @@ void ps__reader_leave(struct ps__port *port)
     ps__store_rel(&port->joined, 0);            /* SYNC(joined) release: whoever joins next may touch the cursors */
 }
 
-/* By the dispatching thread, outside of a borrow. 1: it has left. */
-int ps__reader_leave_if_pending(struct ps__port *port)
+int ps__reader_leave_now(struct ps__port *port)
 {
-    if (PS_LIKELY(!ps__load_rlx(&port->leave_pending)) || port->borrowing || !ps__swap_ar(&port->leave_pending, 0)) return 0;
+    if (port->borrowing || !ps__swap_ar(&port->leave_pending, 0)) return 0;
     ps__reader_leave(port);
     return 1;
 }
@@ -110,12 +108,14 @@ int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int
             port->pending_lost[l] = 0;
         }
         join_gates(port);
+        port->copy_lane = PS_MEMBERS_MAX;               /* nothing is known of any lane; the window is empty since it left */
+        port->mute = port->shared_lane && !port->echo ? port->publisher : UINT64_MAX;
         if (ps__has_slot(port)) {
             struct ps__about *about = port->about[port->slot];
             ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_READS);
             ps__store_rlx(&about->idle_at_ms, ps__now_coarse_ms());
         }
-        ps__store_rel(&port->joined, 1);                /* SYNC(joined) release, other end ps__port_next */
+        ps__store_rel(&port->joined, 1);                /* SYNC(joined) release, other end reader_next */
     }
     /* Only now: a publisher that counts this handle really serves it (m3.9). */
     if (ps__has_slot(port)) ps__interest_add(port, filter);
@@ -141,18 +141,14 @@ void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, 
 
 void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count)
 {
+    if (!count) return;
+    if (lane == port->copy_lane) ps__cells_drop(port);
     port->next[lane] += count;
+    port->moved[lane / 64] |= ps__set_bit(lane);
+    port->any_moved = 1;
     port->pending_lost[lane] += count;
     ps__bump(&port->lost, count);
     if (ps__has_slot(port)) ps__store_rlx(&port->about[port->slot]->lost, ps__load_rlx(&port->lost));
-}
-
-/* Has this lane evicted the handle's present join? */
-int ps__reader_evicted(struct ps__port *port, unsigned lane)
-{
-    if (port->lossy || !ps__has_slot(port)) return 0;
-    uint64_t evicted = ps__load_rlx(&port->view[lane].lane->evicted[port->slot]);
-    return evicted >= port->join_number && evicted <= JOIN_HOSTILE;
 }
 
 /* Evicted by some lane: add up what is gone there and gate again, under a new number. Never inside a borrow. */
@@ -180,5 +176,3 @@ void ps__reader_rejoin_if_evicted(struct ps__port *port)
         port->shown[l] = port->next[l];
     }
 }
-
-#undef JOIN_HOSTILE

@@ -41,7 +41,7 @@
 #define PS__EPOCHS     256u             /* by topic hash; one more for wildcards and size changes */
 #define PS__BATCH      64u              /* messages from one lane before the next has its turn; cursors are published as often */
 #define PS__TALLIES    16u              /* threads of a handle that count without a lock, and one */
-#define PS__COPIES     64u              /* cells a reader copies at once */
+#define PS__COPIES     64u              /* cells a reader copies at once: not more than a batch */
 #define PS__SLICE_MS   10               /* a dropped lock rings nobody: the longest sleep of who depends on one */
 
 /* ------------------------------------------------------------------ what members share */
@@ -87,16 +87,16 @@ struct ps__cell {
 _Static_assert(sizeof(struct ps__cell) == PS__LINE, "a cell is 128 bytes");
 _Static_assert(offsetof(struct ps__cell, data) == 32, "inline data is 16-byte aligned");
 
-/* A cell, copied out: private, so plain fields of the same places. */
+/* A cell, copied out: private, so plain fields of the same places. Where begun was there is room for a NUL behind the topic. */
 struct ps__copy {
     _Alignas(PS__UNIT) uint64_t stamp;
     uint64_t hash;
     uint32_t publisher, pos, size, meta;
-    unsigned char data[PS__INLINE];
-    uint64_t begun;
+    unsigned char data[PS__INLINE + sizeof(uint64_t)];
 };
 _Static_assert(sizeof(struct ps__copy) == sizeof(struct ps__cell) &&
-               offsetof(struct ps__copy, meta) == offsetof(struct ps__cell, meta), "a copy looks like its cell");
+               offsetof(struct ps__copy, meta) == offsetof(struct ps__cell, meta) &&
+               offsetof(struct ps__copy, data) == offsetof(struct ps__cell, data), "a copy looks like its cell");
 
 struct ps__reader {
     ps__a64 join;                       /* 0: no gate; else join_last */
@@ -284,23 +284,28 @@ struct ps__port {
     ps__a32 leave_pending;
     uint64_t join_number;
     uint64_t next[PS_MEMBERS_MAX];      /* the next number to read, by lane */
-    uint64_t shown[PS_MEMBERS_MAX];     /* what cursor[] shows */
+    uint64_t shown[PS_MEMBERS_MAX];     /* the same when waiters were last told */
+    uint64_t moved[PS__SET_WORDS];      /* lanes of which next may be beyond shown */
+    int any_moved;
     uint64_t stop[PS_MEMBERS_MAX];      /* ps_dispatch(max <= 0) reads up to here */
     uint64_t pending_lost[PS_MEMBERS_MAX];
     unsigned turn, turn_left;           /* lane that has its turn */
     unsigned stop_high;                 /* lanes that have a stop */
-    uint64_t budget;                    /* messages a dispatch may step over */
+    uint64_t stepped;                   /* messages this dispatch has stepped over: bounded */
     unsigned at_head, lag_got, lag_ns, lag_paused, lag_wait, lag_try;   /* staying behind on purpose: lag.c */
     int marked, borrowing;              /* borrowing: lane + 1 whose record is out in place */
     uint64_t stuck_ms;                  /* when lanes were looked at that stand before an unfinished claim */
     unsigned char *buffer;              /* payloads that are not inline, 64-byte aligned */
     size_t buffer_size;
-    struct ps__copy copy[PS__COPIES];   /* cells from the cursor of copy_lane on, believed */
+    uint64_t mute;                      /* the publisher whose messages in a shared lane are passed over; beyond 32 bits: none */
+    struct ps__copy copy[PS__COPIES + 1];       /* the window: cells.c */
     unsigned copy_lane, copy_at, copy_count;
-    uint32_t copy_tail;                 /* tail when that was last asked */
+    uint64_t copy_tail;                 /* what copy_lane had claimed when that was last asked */
+    uint64_t copy_show;                 /* the number at which waiters are told of its cursor */
+    ps__a64 *copy_cursor, no_cursor;    /* the word that shows it; for who only observes, one that nobody reads */
     ps__a32 reading;                    /* a dispatch is in progress: cursors lag */
-    ps__a32 held, held_lane;            /* between dispatches: copies behind the cursor, which cannot be lost any more */
-    char topic_copy[PS_TOPIC_MAX + 1];
+    ps__a32 held, held_lane;            /* between dispatches: numbers in the window, which cannot be lost any more */
+    char topic_copy[PS_TOPIC_MAX + 1];  /* of a topic that did not fit into its cell */
     ps__a64 lost, unwanted, evicted, corrupt, sleeps;
     uint64_t checked_ms;
     int unlinked_told;
@@ -416,10 +421,14 @@ PS_PRIVATE void ps__loans_return(struct ps__port *port);        /* at close */
 static inline int ps__has_slot(const struct ps__port *port) { return port->slot < PS_MEMBERS_MAX; }
 PS_PRIVATE void ps__reader_show(struct ps__port *port, unsigned lane);          /* publishes the cursor */
 PS_PRIVATE void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count);
-PS_PRIVATE int ps__reader_evicted(struct ps__port *port, unsigned lane);
 PS_PRIVATE void ps__reader_rejoin_if_evicted(struct ps__port *port);
 PS_PRIVATE void ps__reader_leave(struct ps__port *port);        /* at close too */
-PS_PRIVATE int ps__reader_leave_if_pending(struct ps__port *port);
+PS_PRIVATE int ps__reader_leave_now(struct ps__port *port);
+/* By the dispatching thread, outside of a borrow: the last subscription has gone meanwhile. 1: it has left. */
+static inline int ps__reader_leave_if_pending(struct ps__port *port)
+{
+    return PS_UNLIKELY(ps__load_rlx(&port->leave_pending)) && ps__reader_leave_now(port);
+}
 PS_PRIVATE uint64_t ps__lane_tail(struct ps__lane *lane);       /* the 64-bit number of what is claimed next */
 
 /* lag.c */

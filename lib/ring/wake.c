@@ -356,10 +356,9 @@ static int wait_spin(struct ps__port *port)
 {
     if (!port->spin_us) return 0;
     uint64_t until = ps__now_ns() + (uint64_t)port->spin_us * 1000u;
-    unsigned blocked;
     do {
         for (int i = 0; i < 32; i++) {
-            if (ps__reader_look(port, &blocked) || ps__load_rlx(&port->woken)) return 1;
+            if (ps__reader_look(port, NULL) || ps__load_rlx(&port->woken)) return 1;
             ps__pause();
         }
     } while (ps__now_ns() < until);

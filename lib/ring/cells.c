@@ -1,0 +1,105 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cells.c - the window: private copies of a lane's next cells, as many as are there, believed by one look at tail. PROTOCOL 2.
+ *
+ * tail's line is the producers', and a look at it for each message would cost both sides a transfer. So are the lines of cells
+ * that are not claimed yet: only what is known to be claimed is looked at. What nobody here wants is not copied: its second line
+ * stays where it is, and the cursor passes over a run of such cells at once.
+ *
+ *   copy[copy_at .. copy_count)   cells of copy_lane that are wanted; next[copy_lane] is the number of the first of them
+ *   copy[copy_count].stamp        where the next one would be: all numbers before it were looked at
+ *
+ * A window outlives its dispatch, for nothing in it can be lost any more. It goes when the cursor goes elsewhere.
+ */
+#include "cells.h"
+
+#define CELLS_MOST 256u                 /* looked at at once: some hundred nanoseconds in which the cursor stands */
+
+void ps__cells_unwanted(struct ps__port *port, uint64_t count)
+{
+    ps__bump(&port->unwanted, count);
+    port->stepped += count;
+    if (ps__has_slot(port)) ps__store_rlx(&port->about[port->slot]->unwanted, ps__load_rlx(&port->unwanted));
+}
+
+/* From another lane than before. */
+static PS_NOINLINE void cells_turn(struct ps__port *port, unsigned lane)
+{
+    port->copy_lane = lane;
+    port->copy_tail = port->next[lane];
+    port->copy_cursor = ps__has_slot(port) ? &port->reader[port->slot]->cursor[lane] : &port->no_cursor;
+}
+
+int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
+{
+    if (port->copy_lane != lane) cells_turn(port, lane);
+    const struct ps__view *view = &port->view[lane];
+    const uint64_t first = port->next[lane], mask = view->cells - 1, mute = port->mute;
+    const int member = ps__has_slot(port);      /* who only observes shows no interest */
+    uint64_t c = first, known = port->copy_tail;
+    if (most > CELLS_MOST) most = CELLS_MOST;
+    /* Relaxed, and not to be believed: how far to look. */
+    if ((int64_t)(known - first) <= 0) known = ps__expand(first, ps__seq(ps__load_rlx(&view->lane->tail)));
+    const uint64_t limit = first + most, end = (int64_t)(known - limit) < 0 ? known : limit;
+    struct ps__copy *copy = port->copy;
+    unsigned room = port->turn_left;
+    while (c != end && room) {
+        struct ps__cell *cell = &view->cell[c & mask];
+        /* SYNC(commit) acquire, other end ps__put. m1.5 */
+        if (ps__load_acq(&cell->stamp) != c + 1) break;
+        c++;
+        /* Decided here for good, because a subscription that comes before it would be taken is no business of what was published
+         * before. */
+        if (member && ps__interest_lacks(port, ps__load_rlx(&cell->hash))) continue;
+        if (PS_UNLIKELY(ps__load_rlx(&cell->publisher) == mute)) continue;
+        ps__copy_out(copy, cell, sizeof *cell);
+        copy->stamp = c;                        /* not what stands there by now: the cursor follows it */
+        copy++;
+        room--;
+    }
+    /* SYNC(claim) acquire fence, other end ps__put: if anything above was of a later message, its claim is seen in tail now.
+     * An acquire load of tail in its place is not enough: m1.3, m7.2. */
+    ps__fence_acq();
+    const uint32_t claimed = ps__seq(ps__load_rlx(&view->lane->tail)) - (uint32_t)first;
+    port->copy_tail = first + claimed;
+    ps__cells_drop(port);
+    if (PS_UNLIKELY(claimed > view->cells)) return 0;   /* of the oldest; the others are younger */
+    if (PS_UNLIKELY(c - first > claimed)) {     /* stamps of what nobody has claimed are garbage, and nothing to step over */
+        for (c = first + claimed; copy != port->copy && (int64_t)(copy[-1].stamp - c) > 0; room++) copy--;
+    }
+    /* The second look is for a sleep of 2^32 messages in between: then the first cell has another stamp too. */
+    if (c == first || ps__load_rlx(&view->cell[first & mask].stamp) != first + 1) return 0;
+    const unsigned count = port->turn_left - room, every = view->cells / 8;
+    port->at_head = c != limit && room;
+    copy->stamp = c + 1;
+    port->copy_count = count;
+    port->lag_got += count;
+    port->turn_left = count ? room : 0;
+    port->copy_show = port->shown[lane] + (every < PS__BATCH ? every : PS__BATCH);
+    port->moved[lane / 64] |= ps__set_bit(lane);
+    port->any_moved = 1;
+    const uint64_t next = port->copy[0].stamp - 1;
+    if (next != first) {
+        ps__cells_pass(port, next);
+        ps__cells_unwanted(port, next - first);
+    }
+    return 1;
+}
+
+void ps__cells_mark(struct ps__port *port, unsigned found)
+{
+    unsigned high = ps__lanes_high(port);
+    for (unsigned l = 0; l < high; l++) {
+        const struct ps__view *view = &port->view[l];
+        uint64_t next = port->next[l];
+        if (l == found) port->stop[l] = port->copy_tail;
+        /* Relaxed: only whether. */
+        else if (view->cell && (int64_t)(ps__load_rlx(&view->cell[next & (view->cells - 1)].stamp) - next - 1) < 0)
+            port->stop[l] = next;
+        else port->stop[l] = ps__lane_tail(view->lane);
+    }
+    port->stop_high = high;
+    port->marked = PS__MARK_TAKEN;
+}
+
+#undef CELLS_MOST

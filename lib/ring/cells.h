@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * cells.h - the window of a reader, for the files of the receiving side. See cells.c for what it is.
+ */
+#ifndef PS_CELLS_H
+#define PS_CELLS_H
+
+#include "interest.h"
+
+enum { PS__MARK_NONE, PS__MARK_DUE, PS__MARK_TAKEN };    /* ps__port.marked */
+
+/*
+ * The committed cells from the cursor on, `most` of them. 1: the cursor has moved, or there is something in the window; 0: what
+ * stands there cannot be believed, the first of them was overwritten.
+ */
+PS_PRIVATE int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most);
+/*
+ * What is there now is all that this dispatch reads. Taken when the first message is found: a look at tail in each empty poll
+ * would cost producers its line. The lane it was found in, if any, has just been asked; where nothing stands at the cursor, there
+ * is nothing, and tail is left alone as well.
+ */
+PS_PRIVATE void ps__cells_mark(struct ps__port *port, unsigned found);
+/* So many were stepped over because nobody wants them. */
+PS_PRIVATE void ps__cells_unwanted(struct ps__port *port, uint64_t count);
+static inline int ps__cells_left(const struct ps__port *port) { return port->copy_at < port->copy_count; }
+/* The cursor goes elsewhere, or nobody wants anything any more. What a handler, or a pull handle, looks at stays as it is. */
+static inline void ps__cells_drop(struct ps__port *port) { port->copy_at = port->copy_count = 0; }
+
+/* The cursor of copy_lane moves, and publishers see that, also when the handler is slow. */
+static inline void ps__cells_pass(struct ps__port *port, uint64_t next)
+{
+    port->next[port->copy_lane] = next;
+    /* The fence, and the look who waits for room, come only so often: who waits looks every 10 ms by itself. */
+    if (PS_UNLIKELY((int64_t)(next - port->copy_show) >= 0)) ps__reader_show(port, port->copy_lane);
+    else ps__store_rel(port->copy_cursor, next);        /* SYNC(cursor) release, as in ps__reader_show */
+}
+
+/* stuck.c */
+PS_PRIVATE void ps__reader_unstick(struct ps__port *port, uint64_t now);
+
+#define PS__JOIN_HOSTILE ((uint64_t)1 << 62)    /* an evicted[] beyond this is no join of anybody */
+
+/* Has this lane evicted the handle's present join? Who only observes is lossy as well. */
+static inline int ps__reader_evicted(const struct ps__port *port, unsigned lane)
+{
+    if (port->lossy) return 0;
+    uint64_t evicted = ps__load_rlx(&port->view[lane].lane->evicted[port->slot]);
+    return PS_UNLIKELY(evicted >= port->join_number) && evicted <= PS__JOIN_HOSTILE;
+}
+
+#endif
