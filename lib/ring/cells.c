@@ -27,30 +27,33 @@ static PS_NOINLINE void cells_turn(struct ps__port *port, unsigned lane)
 {
     port->copy_lane = lane;
     port->copy_tail = port->next[lane];
+    port->copy_every = port->view[lane].cells / 8 < PS__BATCH ? port->view[lane].cells / 8 : PS__BATCH;
     port->copy_cursor = ps__has_slot(port) ? &port->reader[port->slot]->cursor[lane] : &port->no_cursor;
 }
 
 int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
 {
     if (port->copy_lane != lane) cells_turn(port, lane);
-    const struct ps__view *view = &port->view[lane];
-    const uint64_t first = port->next[lane], mask = view->cells - 1, mute = port->mute;
+    const uint64_t first = port->next[lane], mask = port->view[lane].cells - 1, mute = port->mute;
+    struct ps__cell *const cells = port->view[lane].cell;
+    ps__a64 *const tail = &port->view[lane].lane->tail;
     const int member = ps__has_slot(port);      /* who only observes shows no interest */
+    const ps__a64 *const bits = member ? port->bits[port->slot] : NULL, *const wild = member ? &port->about[port->slot]->wild : NULL;
     uint64_t c = first, known = port->copy_tail;
     if (most > CELLS_MOST) most = CELLS_MOST;
     /* Relaxed, and not to be believed: how far to look. */
-    if ((int64_t)(known - first) <= 0) known = ps__expand(first, ps__seq(ps__load_rlx(&view->lane->tail)));
+    if ((int64_t)(known - first) <= 0) known = ps__expand(first, ps__seq(ps__load_rlx(tail)));
     const uint64_t limit = first + most, end = (int64_t)(known - limit) < 0 ? known : limit;
     struct ps__copy *copy = port->copy;
     unsigned room = port->turn_left;
     while (c != end && room) {
-        struct ps__cell *cell = &view->cell[c & mask];
+        struct ps__cell *cell = &cells[c & mask];
         /* SYNC(commit) acquire, other end ps__put. m1.5 */
         if (ps__load_acq(&cell->stamp) != c + 1) break;
         c++;
         /* Decided here for good, because a subscription that comes before it would be taken is no business of what was published
          * before. */
-        if (member && ps__interest_lacks(port, ps__load_rlx(&cell->hash))) continue;
+        if (bits && ps__interest_lacks(bits, wild, ps__load_rlx(&cell->hash))) continue;
         if (PS_UNLIKELY(ps__load_rlx(&cell->publisher) == mute)) continue;
         ps__copy_out(copy, cell, sizeof *cell);
         copy->stamp = c;                        /* not what stands there by now: the cursor follows it */
@@ -60,22 +63,22 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     /* SYNC(claim) acquire fence, other end ps__put: if anything above was of a later message, its claim is seen in tail now.
      * An acquire load of tail in its place is not enough: m1.3, m7.2. */
     ps__fence_acq();
-    const uint32_t claimed = ps__seq(ps__load_rlx(&view->lane->tail)) - (uint32_t)first;
+    const uint32_t claimed = ps__seq(ps__load_rlx(tail)) - (uint32_t)first;
     port->copy_tail = first + claimed;
     ps__cells_drop(port);
-    if (PS_UNLIKELY(claimed > view->cells)) return 0;   /* of the oldest; the others are younger */
+    if (PS_UNLIKELY(claimed > mask + 1)) return 0;   /* of the oldest; the others are younger */
     if (PS_UNLIKELY(c - first > claimed)) {     /* stamps of what nobody has claimed are garbage, and nothing to step over */
         for (c = first + claimed; copy != port->copy && (int64_t)(copy[-1].stamp - c) > 0; room++) copy--;
     }
     /* The second look is for a sleep of 2^32 messages in between: then the first cell has another stamp too. */
-    if (c == first || ps__load_rlx(&view->cell[first & mask].stamp) != first + 1) return 0;
-    const unsigned count = port->turn_left - room, every = view->cells / 8;
+    if (c == first || ps__load_rlx(&cells[first & mask].stamp) != first + 1) return 0;
+    const unsigned count = port->turn_left - room;
     port->at_head = c != limit && room;
     copy->stamp = c + 1;
     port->copy_count = count;
     port->lag_got += count;
     port->turn_left = count ? room : 0;
-    port->copy_show = port->shown[lane] + (every < PS__BATCH ? every : PS__BATCH);
+    port->copy_show = port->shown[lane] + port->copy_every;
     port->moved[lane / 64] |= ps__set_bit(lane);
     port->any_moved = 1;
     const uint64_t next = port->copy[0].stamp - 1;

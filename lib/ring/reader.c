@@ -392,12 +392,13 @@ int ps__port_next(void *state, ps_record *record)
 static PS_NOINLINE void reader_show_moved(struct ps__port *port)
 {
     port->any_moved = 0;
-    for (unsigned w = 0; w < PS__SET_WORDS; w++) {
-        for (uint64_t moved = port->moved[w]; moved; moved &= moved - 1) {
-            unsigned l = w * 64 + (unsigned)__builtin_ctzll(moved);
+    for (unsigned first = 0; first < port->lanes; first += 64) {
+        uint64_t moved = port->moved[first / 64];
+        port->moved[first / 64] = 0;
+        for (; moved; moved &= moved - 1) {
+            unsigned l = first + (unsigned)__builtin_ctzll(moved);
             if (port->borrowing != (int)l + 1) ps__reader_show(port, l);        /* reader_release does, otherwise */
         }
-        port->moved[w] = 0;
     }
 }
 

@@ -301,7 +301,8 @@ struct ps__port {
     struct ps__copy copy[PS__COPIES + 1];       /* the window: cells.c */
     unsigned copy_lane, copy_at, copy_count;
     uint64_t copy_tail;                 /* what copy_lane had claimed when that was last asked */
-    uint64_t copy_show;                 /* the number at which waiters are told of its cursor */
+    uint64_t copy_show;                 /* the number at which waiters are told of its cursor, */
+    uint64_t copy_every;                /* so many behind the last time */
     ps__a64 *copy_cursor, no_cursor;    /* the word that shows it; for who only observes, one that nobody reads */
     ps__a32 reading;                    /* a dispatch is in progress: cursors lag */
     ps__a32 held, held_lane;            /* between dispatches: numbers in the window, which cannot be lost any more */
