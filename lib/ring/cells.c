@@ -38,14 +38,15 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     struct ps__cell *const cells = port->view[lane].cell;
     ps__a64 *const tail = &port->view[lane].lane->tail;
     const int member = ps__has_slot(port);      /* who only observes shows no interest */
-    const ps__a64 *const bits = member ? port->bits[port->slot] : NULL, *const wild = member ? &port->about[port->slot]->wild : NULL;
+    const ps__a64 *const bits = member ? port->bits[port->slot] : NULL;
+    const ps__a64 *const wild = member ? &port->about[port->slot]->wild : NULL;
     uint64_t c = first, known = port->copy_tail;
     if (most > CELLS_MOST) most = CELLS_MOST;
     /* Relaxed, and not to be believed: how far to look. */
     if ((int64_t)(known - first) <= 0) known = ps__expand(first, ps__seq(ps__load_rlx(tail)));
     const uint64_t limit = first + most, end = (int64_t)(known - limit) < 0 ? known : limit;
     struct ps__copy *copy = port->copy;
-    unsigned room = port->turn_left;
+    unsigned room = PS__COPIES;
     while (c != end && room) {
         struct ps__cell *cell = &cells[c & mask];
         /* SYNC(commit) acquire, other end ps__put. m1.5 */
@@ -72,12 +73,12 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     }
     /* The second look is for a sleep of 2^32 messages in between: then the first cell has another stamp too. */
     if (c == first || ps__load_rlx(&cells[first & mask].stamp) != first + 1) return 0;
-    const unsigned count = port->turn_left - room;
+    const unsigned count = PS__COPIES - room;
     port->at_head = c != limit && room;
     copy->stamp = c + 1;
     port->copy_count = count;
     port->lag_got += count;
-    port->turn_left = count ? room : 0;
+    port->turn_left -= count && count < port->turn_left ? count : port->turn_left;
     port->copy_show = port->shown[lane] + port->copy_every;
     port->moved[lane / 64] |= ps__set_bit(lane);
     port->any_moved = 1;

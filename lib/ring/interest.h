@@ -26,9 +26,9 @@ static inline uint32_t ps__interest_bit(uint64_t hash, unsigned i, uint32_t bits
 }
 
 /*
- * 1: no subscription of this handle wants a topic of that hash; its small filter, and about.wild. The reader's short-cut: it looks
- * at the first bit only, which tells nearly all where it matters, and costs those it lets through little. By a member, behind the
- * acquire of the message's stamp: what was published behind a subscribe brings that one's bits with it.
+ * 1: no subscription of the handle whose small filter and about.wild these are wants a topic of that hash. The reader's
+ * short-cut: one look at the first bit, which tells nearly all where it matters, and costs those it lets through little. By that
+ * member, behind the acquire of the message's stamp: what was published behind a subscribe brings that one's bits with it.
  */
 static inline int ps__interest_lacks(const ps__a64 *bits, const ps__a64 *wild, uint64_t hash)
 {

@@ -251,7 +251,7 @@ static int reader_step(struct ps__port *port, unsigned lane, int *resyncs)
     uint64_t stamp = ps__load_acq(&view->cell[next & (view->cells - 1)].stamp);
     if ((int64_t)(stamp - next - 1) < 0 || stamp == 0) return READER_NOTHING;
     if (PS_LIKELY(stamp == next + 1)) {
-        if (port->at_head && port->lag_got) (void)ps__lag_pause(port, 1);
+        if (port->at_head && port->lag_got && ps__lag_pause(port, 1)) port->copy_tail = next;   /* there is more by now */
         if (PS_LIKELY(ps__cells_fill(port, lane, most))) {
             if (port->marked == PS__MARK_DUE) ps__cells_mark(port, lane);
             return ps__cells_left(port) ? READER_DONE : READER_SKIPPED;
