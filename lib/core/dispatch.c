@@ -142,7 +142,7 @@ static PS_ALWAYS_INLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run
 static PS_ALWAYS_INLINE int dispatch_call(ps_bus *bus, const struct dispatch_run *run, const ps_msg **msg)
 {
     if (PS_UNLIKELY(!bus)) return ps__fail(PS_EINVAL, "bus is NULL");
-    int err = ps__enter(bus);
+    int err = ps__enter_inline(bus);
     if (PS_UNLIKELY(err)) return err;
     uint32_t other = run->pull ? PS__PUSH : PS__PULL;
     if (PS_UNLIKELY(ps__load_rlx(&bus->mode) == other)) {
@@ -151,7 +151,7 @@ static PS_ALWAYS_INLINE int dispatch_call(ps_bus *bus, const struct dispatch_run
         err = dispatch_claim(bus);
     }
     if (PS_UNLIKELY(err)) {
-        ps__leave(bus);
+        ps__leave_inline(bus);
         return err;
     }
     int error = errno, result;
@@ -172,7 +172,7 @@ static PS_ALWAYS_INLINE int dispatch_call(ps_bus *bus, const struct dispatch_run
     int pending = bus->close_pending, more = run->pull && result > 0 && bus->subs.match_next < bus->subs.match_count;
     ps__store_rel(&bus->owner, 0);
     if (run->pull && more) bus->transport->wake(bus->state);    /* ps_fd stays readable */
-    ps__leave(bus);
+    ps__leave_inline(bus);
     if (PS_UNLIKELY(pending)) ps__finish_close(bus, 0);
     errno = error;
     return PS_UNLIKELY(result == PS_ECLOSED) ? ps__fail(PS_ECLOSED, "the handle is closed") : result;
