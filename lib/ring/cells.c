@@ -14,6 +14,7 @@
 #include "cells.h"
 
 #define CELLS_MOST 256u                 /* looked at at once: some hundred nanoseconds in which the cursor stands */
+#define CELLS_AHEAD 24u                 /* so far ahead lines are fetched: one each, where the hardware fetches pairs */
 
 void ps__cells_unwanted(struct ps__port *port, uint64_t count)
 {
@@ -49,6 +50,7 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     unsigned room = PS__COPIES;
     while (c != end && room) {
         struct ps__cell *cell = &cells[c & mask];
+        __builtin_prefetch(&cells[(c + CELLS_AHEAD < end ? c + CELLS_AHEAD : c) & mask], 0, 0);
         /* SYNC(commit) acquire, other end ps__put. m1.5 */
         if (ps__load_acq(&cell->stamp) != c + 1) break;
         c++;
@@ -107,3 +109,4 @@ void ps__cells_mark(struct ps__port *port, unsigned found)
 }
 
 #undef CELLS_MOST
+#undef CELLS_AHEAD
