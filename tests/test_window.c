@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * test_window.c - what a reader takes out of a lane at once: runs that nobody wants are counted to the message, what is left in the
+ * window outlives the dispatch, and what its handlers publish belongs to the next one.
+ */
+#include "support.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* Runs of unwanted messages, each with a wanted one behind it; the longest are longer than what is looked at at once. */
+static const unsigned runs[] = { 0, 0, 1, 63, 64, 65, 0, 255, 256, 257, 3, 0, 600 };
+#define RUNS (sizeof runs / sizeof *runs)
+#define BEHIND 70                       /* unwanted ones behind the last */
+
+struct seen {
+    ps_bus *bus, *answers;              /* answers: published on by each handler, or NULL */
+    unsigned count;
+    uint64_t expected;                  /* the number of the next wanted one */
+    int wrong;
+};
+
+static uint64_t unwanted_of(ps_bus *bus)
+{
+    ps_bus_stats stats = PS_BUS_STATS_INIT;
+    assert_ok(ps_stats(bus, &stats));
+    return stats.unwanted;
+}
+
+static void seen_take(const ps_msg *msg, void *user)
+{
+    struct seen *s = user;
+    unsigned number = 0;
+    if (msg->size == sizeof number)
+        memcpy(&number, msg->data, sizeof number);
+    s->wrong += number != s->count || msg->sequence != s->expected || msg->lost != 0 || strcmp(msg->topic, "wanted") != 0;
+    s->wrong += (uintptr_t)msg->data % 16 != 0;
+    s->count++;
+    s->expected += 1 + (s->count < RUNS ? runs[s->count] : 0);
+    if (s->answers && ps_publish(s->answers, "wanted", &s->count, sizeof s->count) != 1)
+        s->wrong++;
+}
+
+/* Also one that wants everything else, or it would not be sent at all. */
+static void window_open(const char *scheme, ps_bus **from, ps_bus **other, struct seen *s)
+{
+    char lossy[200];
+    const char *url = support_url(scheme, "window", "depth=8192");
+    memset(s, 0, sizeof *s);
+    assert_ok(ps_open(from, url));
+    assert_ok(ps_open(&s->bus, url));
+    assert_ok(ps_subscribe(s->bus, "wanted", seen_take, s, NULL, NULL));
+    s->expected = runs[0];
+    snprintf(lossy, sizeof lossy, "%s&lossy=1", url);
+    assert_ok(ps_open(other, lossy));
+    assert_ok(ps_subscribe(*other, "unwanted", seen_take, NULL, NULL, NULL));
+}
+
+static void publish_runs(ps_bus *from)
+{
+    for (unsigned i = 0; i <= RUNS; i++) {
+        for (unsigned k = 0; k < (i < RUNS ? runs[i] : BEHIND); k++)
+            assert_int_equal(ps_publish(from, "unwanted", "", 0), 1);
+        if (i < RUNS)
+            assert_int_equal(ps_publish(from, "wanted", &i, sizeof i), 1);
+    }
+}
+
+/* One message a call: the others wait in the window, and nothing is counted twice, or before it is passed. */
+static void test_window_one_by_one_counts_each_unwanted_message_once(void **state)
+{
+    (void)state;
+    static const char *const schemes[] = { "inproc", "shm" };
+    for (int t = 0; t < 2; t++) {
+        struct seen s;
+        ps_bus *from, *other;
+        uint64_t passed = 0;
+        window_open(schemes[t], &from, &other, &s);
+        publish_runs(from);
+        for (unsigned i = 0; i < RUNS; i++) {
+            passed += runs[i];
+            assert_int_equal(ps_dispatch(s.bus, 1, 0), 1);
+            assert_int_equal(s.count, i + 1);
+            /* At most the next run more, for the cursor stands before what is wanted. */
+            assert_in_range(unwanted_of(s.bus), passed, passed + (i + 1 < RUNS ? runs[i + 1] : BEHIND));
+        }
+        assert_int_equal(ps_dispatch(s.bus, 0, 0), 0);
+        assert_int_equal(unwanted_of(s.bus), passed + BEHIND);
+        assert_int_equal(s.wrong, 0);
+        assert_ok(ps_close(other));
+        assert_ok(ps_close(s.bus));
+        assert_ok(ps_close(from));
+    }
+}
+
+/* What was left in the window by a call with a bound is there for the next one, and what its handlers publish is not. */
+static void test_window_left_over_is_behind_the_mark_and_answers_are_not(void **state)
+{
+    (void)state;
+    static const char *const schemes[] = { "inproc", "shm" };
+    for (int t = 0; t < 2; t++) {
+        struct seen s;
+        ps_bus *from, *other;
+        window_open(schemes[t], &from, &other, &s);
+        publish_runs(from);
+        assert_int_equal(ps_dispatch(s.bus, 2, 0), 2);
+        s.answers = from;
+        assert_int_equal(ps_dispatch(s.bus, 0, 0), (int)RUNS - 2);
+        s.answers = NULL;
+        assert_int_equal(s.wrong, 0);
+        assert_int_equal(ps_dispatch(s.bus, 0, 0), (int)RUNS - 2);
+        assert_ok(ps_close(other));
+        assert_ok(ps_close(s.bus));
+        assert_ok(ps_close(from));
+    }
+}
+
+/* The last subscription goes while the window has something: whoever comes then sees none of it. */
+static void test_window_is_gone_with_the_last_subscription(void **state)
+{
+    (void)state;
+    static const char *const schemes[] = { "inproc", "shm" };
+    for (int t = 0; t < 2; t++) {
+        struct seen s;
+        ps_bus *from;
+        ps_sub *sub;
+        memset(&s, 0, sizeof s);
+        const char *url = support_url(schemes[t], "window", "");
+        assert_ok(ps_open(&from, url));
+        assert_ok(ps_open(&s.bus, url));
+        assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, &sub));
+        for (unsigned i = 0; i < 10; i++)
+            assert_int_equal(ps_publish(from, "more", &i, sizeof i), 1);
+        assert_int_equal(ps_dispatch(s.bus, 1, 0), 1);
+        assert_ok(ps_unsubscribe(sub));
+        assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, NULL));
+        assert_int_equal(ps_dispatch(s.bus, 0, 0), 0);
+        assert_int_equal(s.count, 1);
+        assert_ok(ps_close(s.bus));
+        assert_ok(ps_close(from));
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_window_one_by_one_counts_each_unwanted_message_once),
+        cmocka_unit_test(test_window_left_over_is_behind_the_mark_and_answers_are_not),
+        cmocka_unit_test(test_window_is_gone_with_the_last_subscription),
+    };
+    return cmocka_run_group_tests_name("window", tests, NULL, NULL);
+}
