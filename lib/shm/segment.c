@@ -23,6 +23,7 @@
 #define SEGMENT_CHUNK    ((uint64_t)16 << 20)
 #define SEGMENT_MEMBERS  64u
 #define SEGMENT_PATIENCE_MS 100
+#define SEGMENT_TRIES    4              /* before the first nap */
 
 /* ------------------------------------------------------------------ layout */
 
@@ -412,7 +413,7 @@ int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
     uint64_t deadline = ps__now_ns() + (uint64_t)SEGMENT_PATIENCE_MS * 1000000u;
     int err = ps__geometry_wanted(url, &wanted);
     if (err) return err;
-    for (;;) {
+    for (int tries = 1;; tries++) {
         int fd = -1;
         shm->port.slot = PS_MEMBERS_MAX;
         if (!shm->path[0] && shm->anchor.fd < 0) {
@@ -433,6 +434,7 @@ int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
         segment_drop(shm, fd);
         if (err != PS_EAGAIN) return err;
         if (ps__now_ns() > deadline) return ps__fail(PS_EBUSY, "%s is being taken down all the time", shm->path);
+        if (tries < SEGMENT_TRIES) continue;            /* two who start at once: the loser finds the winner's file */
         struct timespec nap = { 0, 1000000 };
         nanosleep(&nap, NULL);
     }
@@ -487,3 +489,4 @@ void ps__shm_detach(struct ps__shm *shm, int forked)
 #undef SEGMENT_CHUNK
 #undef SEGMENT_MEMBERS
 #undef SEGMENT_PATIENCE_MS
+#undef SEGMENT_TRIES
