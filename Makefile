@@ -36,6 +36,7 @@ SOURCES := \
 	lib/ring/port.c \
 	lib/ring/wake.c \
 	lib/inproc/inproc.c \
+	lib/shm/layout.c \
 	lib/shm/segment.c \
 	lib/shm/doorbell.c \
 	lib/shm/member.c \

@@ -35,10 +35,14 @@ void ps__reader_show(struct ps__port *port, unsigned lane)
 
 /* ------------------------------------------------------------------ join and leave */
 
+/* Lanes that may hold anything. What is beyond has never been written, may not even be reserved, and begins at number 0. */
+static unsigned join_high(const struct ps__port *port) { return port->shared_lane ? 1 : ps__lanes_high(port); }
+
 static uint64_t join_next_number(struct ps__port *port)
 {
     uint64_t number = ps__load_rlx(&port->reader[port->slot]->join_last);
-    for (unsigned l = 0; l < port->lanes; l++) {
+    unsigned high = join_high(port);
+    for (unsigned l = 0; l < high; l++) {
         uint64_t evicted = ps__load_rlx(&port->view[l].lane->evicted[port->slot]);
         if (evicted > number && evicted <= JOIN_HOSTILE) number = evicted;
     }
@@ -62,14 +66,16 @@ static void join_gates(struct ps__port *port)
         }
     }
     ps__fence_sc();                             /* SYNC(join) other end ring_room */
-    for (unsigned l = 0; l < port->lanes; l++) {
+    /* lanes_high is raised before a lane's first claim, so before room's fence: a horizon that we have to see, we come to. */
+    unsigned high = join_high(port);
+    for (unsigned l = 0; l < high; l++) {
         int32_t behind = ps__diff((uint32_t)ps__load_rlx(&port->view[l].lane->horizon), (uint32_t)port->next[l]);
         if (behind > 0 && !port->lossy) {
             port->next[l] += (uint32_t)behind;
             if (reader) ps__store_rel(&reader->cursor[l], port->next[l]);
         }
-        port->shown[l] = port->next[l];
     }
+    for (unsigned l = 0; l < port->lanes; l++) port->shown[l] = port->next[l];
 }
 
 void ps__reader_leave(struct ps__port *port)
@@ -105,8 +111,9 @@ int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int
     int stays = first && ps__load_acq(&port->joined) && ps__swap_ar(&port->leave_pending, 0);
     if (first && !stays) {
         while (ps__load_acq(&port->joined)) sched_yield();
+        unsigned high = join_high(port);
         for (unsigned l = 0; l < port->lanes; l++) {
-            port->next[l] = ps__lane_tail(port->view[l].lane);
+            port->next[l] = l < high ? ps__lane_tail(port->view[l].lane) : 0;
             port->pending_lost[l] = 0;
         }
         join_gates(port);
@@ -165,7 +172,8 @@ void ps__reader_rejoin_if_evicted(struct ps__port *port)
     ps__bump(&port->evicted, 1);
     ps__store_rlx(&port->about[port->slot]->evicted, ps__load_rlx(&port->evicted));
     uint64_t before[PS_MEMBERS_MAX];
-    for (l = 0; l < port->lanes; l++) {
+    memcpy(before, port->next, sizeof before);          /* of lanes beyond high */
+    for (l = 0; l < high; l++) {
         if (!port->view[l].cell && ps__load_acq(&port->view[l].lane->ring)) (void)port->env->lane_open(port, l);
         uint64_t tail = ps__lane_tail(port->view[l].lane);
         uint32_t cells = port->view[l].cells;
