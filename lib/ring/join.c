@@ -38,7 +38,7 @@ void ps__reader_show(struct ps__port *port, unsigned lane)
 /* Lanes that may hold anything. What is beyond has never been written, may not even be reserved, and begins at number 0. */
 static unsigned join_high(const struct ps__port *port) { return port->shared_lane ? 1 : ps__lanes_high(port); }
 
-static uint64_t join_next_number(struct ps__port *port)
+PS_COLD static uint64_t join_next_number(struct ps__port *port)
 {
     uint64_t number = ps__load_rlx(&port->reader[port->slot]->join_last);
     unsigned high = join_high(port);
@@ -53,7 +53,7 @@ static uint64_t join_next_number(struct ps__port *port)
  * Makes this handle a gate of every lane, whether reserved or not, from cursors that stand in next[]. A publisher that does
  * not see it has raised horizon before its fence, and then we see that and begin behind it (m3.2, m3.3).
  */
-static void join_gates(struct ps__port *port)
+PS_COLD static void join_gates(struct ps__port *port)
 {
     struct ps__reader *reader = ps__has_slot(port) ? port->reader[port->slot] : NULL;
     if (reader) {
@@ -78,7 +78,7 @@ static void join_gates(struct ps__port *port)
     for (unsigned l = 0; l < port->lanes; l++) port->shown[l] = port->next[l];
 }
 
-void ps__reader_leave(struct ps__port *port)
+PS_COLD void ps__reader_leave(struct ps__port *port)
 {
     if (!ps__load_rlx(&port->joined)) return;
     if (ps__has_slot(port)) {
@@ -99,7 +99,7 @@ int ps__reader_leave_if_pending(struct ps__port *port)
     return 1;
 }
 
-int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first)
+PS_COLD int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first)
 {
     struct ps__port *port = state;
     if (flags & PS_BORROW && (port->lossy || port->observe))
@@ -130,7 +130,7 @@ int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int
     return 0;
 }
 
-void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, int last, int idle)
+PS_COLD void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, int last, int idle)
 {
     struct ps__port *port = state;
     (void)flags;
@@ -162,13 +162,10 @@ int ps__reader_evicted(struct ps__port *port, unsigned lane)
     return evicted >= port->join_number && evicted <= JOIN_HOSTILE;
 }
 
-/* Evicted by some lane: add up what is gone there and gate again, under a new number. Never inside a borrow. */
-void ps__reader_rejoin_if_evicted(struct ps__port *port)
+/* Adds up what is gone, and gates again, under a new number. */
+PS_COLD static void join_again(struct ps__port *port, unsigned high)
 {
-    if (port->lossy || !ps__has_slot(port)) return;
-    unsigned high = ps__lanes_high(port), l;
-    for (l = 0; l < high && !ps__reader_evicted(port, l); l++) { }
-    if (l == high) return;
+    unsigned l;
     ps__bump(&port->evicted, 1);
     ps__store_rlx(&port->about[port->slot]->evicted, ps__load_rlx(&port->evicted));
     uint64_t before[PS_MEMBERS_MAX];
@@ -187,6 +184,15 @@ void ps__reader_rejoin_if_evicted(struct ps__port *port)
         ps__reader_lose(port, l, skipped);
         port->shown[l] = port->next[l];
     }
+}
+
+/* By some lane? Never inside a borrow. */
+void ps__reader_rejoin_if_evicted(struct ps__port *port)
+{
+    if (port->lossy || !ps__has_slot(port)) return;
+    unsigned high = ps__lanes_high(port), l;
+    for (l = 0; l < high && !ps__reader_evicted(port, l); l++) { }
+    if (l < high) join_again(port, high);
 }
 
 #undef JOIN_HOSTILE
