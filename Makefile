@@ -80,9 +80,15 @@ PS_CFLAGS   := -std=c11 $(PS_WARNINGS) -fvisibility=hidden -pthread $(SANITIZE)
 PS_PRODUCT_CFLAGS := $(if $(SANITIZE),,-fno-asynchronous-unwind-tables)
 PS_SMALL_CFLAGS := $(if $(SANITIZE),,$(if $(filter -O2 -O3,$(lastword $(filter -O%,$(CFLAGS)))),-Os))
 PS_LDFLAGS  := -pthread $(SANITIZE)
+# Addresses to be relocated as a bitmap, a fortieth of their size in a table: where linker and C library know it.
+PS_PACK := $(shell \
+	printf '\043include <features.h>\n\043if !__GLIBC_PREREQ(2, 36)\n\043error\n\043endif\nint i, *at = &i;\n' | \
+	$(CC) $(CFLAGS) $(LDFLAGS) -fPIC -shared -Wl,--fatal-warnings,-z,pack-relative-relocs -o /dev/null -x c - 2>/dev/null && \
+	echo -Wl,-z,pack-relative-relocs)
 # Symbols that nobody defines are an error at link time. nodelete: a dlclose must not unload code that thread-local and fork
 # handlers still point to.
-PS_SHARED_LDFLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -Wl,-z,nodelete -Wl,--version-script,$(BUILD)/libpsbus.map
+PS_SHARED_LDFLAGS := $(PS_PACK) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -Wl,-z,nodelete \
+	-Wl,--version-script,$(BUILD)/libpsbus.map
 
 STATIC_LIBRARY := $(BUILD)/libpsbus.a
 SHARED_LIBRARY := $(BUILD)/libpsbus.so.$(VERSION)
