@@ -34,6 +34,7 @@
 #define PS_ALWAYS_INLINE inline __attribute__((always_inline))
 /* Off every path that runs for each message: compiled for size, and a branch that leads there is laid out as unlikely. */
 #define PS_COLD __attribute__((cold))
+#define PS_NOINLINE __attribute__((noinline))
 #define PS_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 /* Invariants of ours, not of the caller; debug builds only, because a library does not abort its host. */

@@ -85,7 +85,7 @@ static int reader_intact(struct ps__port *port, unsigned lane, const struct ps__
 }
 
 /* Behind a failed check: lapped by number, or only this message is gone. 0: garbage that leads nowhere. */
-static int reader_step_over(struct ps__port *port, unsigned lane, uint64_t stamp, uint32_t tail_seq)
+PS_COLD static int reader_step_over(struct ps__port *port, unsigned lane, uint64_t stamp, uint32_t tail_seq)
 {
     const struct ps__view *view = &port->view[lane];
     uint64_t c = port->next[lane], cells = view->cells;
@@ -105,7 +105,7 @@ static int reader_step_over(struct ps__port *port, unsigned lane, uint64_t stamp
 /* ------------------------------------------------------------------ one message */
 
 /* Room for a payload; grows only by messages that passed the size check. */
-static int reader_buffer(struct ps__port *port, size_t size)
+PS_COLD static int reader_buffer(struct ps__port *port, size_t size)
 {
     if (size <= port->buffer_size) return 0;
     size_t room = port->buffer_size ? port->buffer_size : 4096;
@@ -367,7 +367,7 @@ int ps__port_next(void *state, ps_record *record)
 }
 
 /* A cursor beyond what the lane has claimed comes of words that were damaged: back to where the lane is. */
-static void reader_resync(struct ps__port *port)
+PS_COLD static void reader_resync(struct ps__port *port)
 {
     unsigned high = ps__lanes_high(port);
     for (unsigned l = 0; l < high && !port->borrowing; l++) {
@@ -382,7 +382,7 @@ static void reader_resync(struct ps__port *port)
 }
 
 /* Every 10 ms: lanes that stand before an unfinished claim are repaired if their owner is dead. */
-static void reader_unstick(struct ps__port *port, uint64_t now)
+PS_COLD static void reader_unstick(struct ps__port *port, uint64_t now)
 {
     if (now - port->stuck_ms < PS__SLICE_MS) return;
     port->stuck_ms = now;
