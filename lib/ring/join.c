@@ -66,7 +66,8 @@ PS_COLD static void join_gates(struct ps__port *port)
         }
     }
     ps__fence_sc();                             /* SYNC(join) other end ring_room */
-    /* lanes_high is raised before a lane's first claim, so before room's fence: a horizon that we have to see, we come to. */
+    /* Looked at behind the fence (m3.13): it is raised before a lane's first claim (m3.14), so before room's fence, and a horizon
+     * that we have to see is that of a lane we come to. */
     unsigned high = join_high(port);
     for (unsigned l = 0; l < high; l++) {
         int32_t behind = ps__diff((uint32_t)ps__load_rlx(&port->view[l].lane->horizon), (uint32_t)port->next[l]);
