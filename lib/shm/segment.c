@@ -222,7 +222,8 @@ static int segment_fill(struct ps__shm *shm, int fd, const ps_url *url, const st
     if ((err = segment_fill_lanes(fd, members))) return err;
 #endif
     h->magic = SEGMENT_MAGIC;           /* nobody reads the file before it has its name */
-    if (pwrite(fd, h, sizeof *h, 0) != (ssize_t)sizeof *h) return ps__fail_sys(errno, "writing a bus's header");
+    struct ps__shm_header whole = *h;
+    if (pwrite(fd, &whole, sizeof whole, 0) != (ssize_t)sizeof whole) return ps__fail_sys(errno, "writing a bus's header");
     return 0;
 }
 
