@@ -38,6 +38,7 @@ SOURCES := \
 	lib/ring/port.c \
 	lib/ring/wake.c \
 	lib/inproc/inproc.c \
+	lib/shm/layout.c \
 	lib/shm/segment.c \
 	lib/shm/doorbell.c \
 	lib/shm/member.c \
@@ -47,6 +48,24 @@ SOURCES := \
 	lib/core/subscription.c \
 	lib/core/dispatch.c \
 	lib/core/bus.c
+
+# Files in which nothing runs for each message: compiled for size where the caller asks for speed, and left at his level where he
+# asks for something else. PS_COLD says the same of single functions, also in the vendored pair.
+SMALL_SOURCES := \
+	lib/platform/linux.c \
+	lib/core/error.c \
+	lib/core/url.c \
+	lib/ring/geometry.c \
+	lib/ring/evict.c \
+	lib/ring/port.c \
+	lib/inproc/inproc.c \
+	lib/shm/layout.c \
+	lib/shm/segment.c \
+	lib/shm/doorbell.c \
+	lib/shm/member.c \
+	lib/shm/shm.c \
+	lib/remote/stub.c \
+	lib/core/transport.c
 
 # The header is the only place where the version stands.
 VERSION := $(shell awk '/^.define PS_VERSION_(MAJOR|MINOR|PATCH) / { v = v dot $$3; dot = "." } END { print v }' include/psbus.h)
@@ -61,10 +80,17 @@ PS_CFLAGS   := -std=c11 $(PS_WARNINGS) -fvisibility=hidden -pthread $(SANITIZE)
 # The products carry no unwind tables: a sixth of their size, and an exception that left a handler through C code would leave the
 # handle in its middle anyway. Test builds keep them.
 PS_PRODUCT_CFLAGS := $(if $(SANITIZE),,-fno-asynchronous-unwind-tables)
+PS_SMALL_CFLAGS := $(if $(SANITIZE),,$(if $(filter -O2 -O3,$(lastword $(filter -O%,$(CFLAGS)))),-Os))
 PS_LDFLAGS  := -pthread $(SANITIZE)
+# Addresses to be relocated as a bitmap, a fortieth of their size in a table: where linker and C library know it.
+PS_PACK := $(shell \
+	printf '\043include <features.h>\n\043if !__GLIBC_PREREQ(2, 36)\n\043error\n\043endif\nint i, *at = &i;\n' | \
+	$(CC) $(CFLAGS) $(LDFLAGS) -fPIC -shared -Wl,--fatal-warnings,-z,pack-relative-relocs -o /dev/null -x c - 2>/dev/null && \
+	echo -Wl,-z,pack-relative-relocs)
 # Symbols that nobody defines are an error at link time. nodelete: a dlclose must not unload code that thread-local and fork
 # handlers still point to.
-PS_SHARED_LDFLAGS := -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -Wl,-z,nodelete -Wl,--version-script,$(BUILD)/libpsbus.map
+PS_SHARED_LDFLAGS := $(PS_PACK) -shared -Wl,-soname,$(SONAME) -Wl,-z,defs -Wl,-z,nodelete \
+	-Wl,--version-script,$(BUILD)/libpsbus.map
 
 STATIC_LIBRARY := $(BUILD)/libpsbus.a
 SHARED_LIBRARY := $(BUILD)/libpsbus.so.$(VERSION)
@@ -213,13 +239,14 @@ endif
 
 # ------------------------------------------------------------------ objects, in three variants
 
+SMALL = $(if $(filter $<,$(SMALL_SOURCES)),$(PS_SMALL_CFLAGS))
 COMPILE = $(call SAY,$(CC)) $(CC) $(PS_CPPFLAGS) $(CPPFLAGS) $(PS_CFLAGS) $(CFLAGS) -MMD -MP
 
 $(BUILD)/static/%.o: %.c $(BUILD)/flags
-	$(COMPILE) $(PS_PRODUCT_CFLAGS) -c $< -o $@
+	$(COMPILE) $(PS_PRODUCT_CFLAGS) $(SMALL) -c $< -o $@
 
 $(BUILD)/shared/%.o: %.c $(BUILD)/flags
-	$(COMPILE) -fPIC $(PS_PRODUCT_CFLAGS) -c $< -o $@
+	$(COMPILE) -fPIC $(PS_PRODUCT_CFLAGS) $(SMALL) -c $< -o $@
 
 $(BUILD)/test/%.o: %.c $(BUILD)/flags
 	$(COMPILE) -DPS_TEST_HOOKS -Itests $(if $(filter tests/%,$<),$(CMOCKA_CFLAGS)) -c $< -o $@
@@ -236,7 +263,7 @@ $(BUILD)/test/psbus.o: $(BUILD)/psbus.c
 
 # Rewritten only when a flag changed, and every object depends on it.
 $(BUILD)/flags: export FLAGS_NOW := $(VERSION) $(CC) / $(PS_CPPFLAGS) $(CPPFLAGS) $(PS_CFLAGS) $(PS_PRODUCT_CFLAGS) $(CFLAGS) / \
-	$(PS_LDFLAGS) $(PS_SHARED_LDFLAGS) $(LDFLAGS) $(LDLIBS) / $(SOURCES) $(SINGLE)
+	$(PS_LDFLAGS) $(PS_SHARED_LDFLAGS) $(LDFLAGS) $(LDLIBS) / $(SOURCES) $(SINGLE) $(SMALL_SOURCES)
 $(BUILD)/flags: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' "$$FLAGS_NOW" | cmp -s - $@ || printf '%s\n' "$$FLAGS_NOW" >$@

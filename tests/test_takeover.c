@@ -4,7 +4,9 @@
  */
 #include "forge.h"
 
+#include <fcntl.h>
 #include <poll.h>
+#include <unistd.h>
 
 extern uint64_t ps__test_start_sequence;        /* in the test variant of the library: where a fresh lane starts */
 
@@ -226,6 +228,42 @@ static void test_dispatch_first_message_behind_a_long_lane_of_unwanted_ones_foun
     assert_ok(ps_close(lossy));
 }
 
+/* ---------------------------------------------------------------- a creator that died before the slots were reserved */
+
+static int play_nothing(struct stage *s, ps_bus *bus)
+{
+    (void)s, (void)bus;
+    return 0;
+}
+
+static void test_p7_slots_that_a_dead_creator_did_not_reserve_are_reserved_by_the_next(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(scratch_url("bus", "members=200"));
+    struct seen seen = { 0 };
+    ps_bus *bus, *reader;
+    uint64_t none = 0;
+    play(s, play_nothing);
+    int64_t whole = file_bytes(scratch_file("bus")), slots = (int64_t)(200 * ps__shm_slot_size(200));
+    int fd = open(scratch_file("bus"), O_RDWR | O_CLOEXEC);     /* back to where it was when it got its name */
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, &none, sizeof none, PS__SHM_RESERVED), sizeof none);
+    assert_int_equal(pwrite(fd, &none, sizeof none, PS__SHM_WORDS + offsetof(struct ps__words, slots_high)), sizeof none);
+    assert_int_equal(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, PS__SHM_SLOTS, slots), 0);
+    close(fd);
+    assert_int_equal(file_bytes(scratch_file("bus")), whole - slots);
+    assert_ok(ps_open(&bus, s->url));
+    assert_int_equal(file_bytes(scratch_file("bus")), whole);
+    assert_ok(ps_open(&reader, s->url));
+    assert_int_equal(file_bytes(scratch_file("bus")), whole);
+    assert_ok(ps_subscribe(reader, "t", seen_take, &seen, NULL, NULL));
+    assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
+    assert_int_equal(ps_dispatch(reader, 0, 0), 1);
+    assert_ok(ps_close(bus));
+    assert_ok(ps_close(reader));
+    assert_int_equal(file_bytes(scratch_file("bus")), -1);
+}
+
 #define TAKEOVER_TEST(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 
 int main(void)
@@ -235,6 +273,7 @@ int main(void)
         TAKEOVER_TEST(test_p7_loan_written_by_the_next_owner_is_lost_and_not_torn),
         TAKEOVER_TEST(test_p5_loan_after_2147483648_messages_without_one_arrives),
         TAKEOVER_TEST(test_p7_message_behind_a_dead_publishers_claim_arrives),
+        TAKEOVER_TEST(test_p7_slots_that_a_dead_creator_did_not_reserve_are_reserved_by_the_next),
         TAKEOVER_TEST(test_dispatch_first_message_behind_a_long_lane_of_unwanted_ones_found_at_once),
     };
     return cmocka_run_group_tests_name("takeover", tests, NULL, NULL);

@@ -32,7 +32,7 @@ int ps__enter(ps_bus *bus) { return ps__enter_inline(bus); }
 void ps__leave(ps_bus *bus) { ps__leave_inline(bus); }
 
 /* Waits until no call is inside. closing is set. */
-static void bus_quiet(ps_bus *bus)
+PS_COLD static void bus_quiet(ps_bus *bus)
 {
     ps__fence_heavy();                  /* SYNC(inside) */
     for (unsigned i = 0, step = 0; i < PS__INSIDE;) {
@@ -49,7 +49,7 @@ static void bus_quiet(ps_bus *bus)
 
 static pthread_mutex_t bus_waiting = PTHREAD_MUTEX_INITIALIZER;
 
-static int bus_runs_here(const ps_bus *bus)
+PS_COLD static int bus_runs_here(const ps_bus *bus)
 {
     for (struct ps__frame *f = ps__frames; f; f = f->outer)
         if (f->bus == bus) return 1;
@@ -57,7 +57,7 @@ static int bus_runs_here(const ps_bus *bus)
 }
 
 /* Follows who waits for whom; a thread that runs no handler can be in no circle. */
-int ps__wait_begin(ps_bus *bus, int close, int *busy)
+PS_COLD int ps__wait_begin(ps_bus *bus, int close, int *busy)
 {
     int circle = 0;
     if (ps__frames) pthread_mutex_lock(&bus_waiting);
@@ -69,7 +69,7 @@ int ps__wait_begin(ps_bus *bus, int close, int *busy)
     return circle;
 }
 
-void ps__wait_end(void)
+PS_COLD void ps__wait_end(void)
 {
     if (!ps__frames) return;
     pthread_mutex_lock(&bus_waiting);
@@ -79,7 +79,7 @@ void ps__wait_end(void)
 
 /* ------------------------------------------------------------------ the host: what transports call */
 
-static int bus_host_fail(struct ps_host *host, int code, const char *format, ...)
+PS_COLD static int bus_host_fail(struct ps_host *host, int code, const char *format, ...)
 {
     char text[256];
     va_list args;
@@ -101,7 +101,7 @@ static int bus_host_closing(struct ps_host *host)
     return (int)ps__load_rlx(&((ps_bus *)(void *)host)->closing);
 }
 
-static const char *bus_host_option(struct ps_host *host, const char *key)
+PS_COLD static const char *bus_host_option(struct ps_host *host, const char *key)
 {
     const struct ps__url *url = ((ps_bus *)(void *)host)->url;
     for (int i = 0; url && i < url->extra_count; i++)
@@ -109,14 +109,14 @@ static const char *bus_host_option(struct ps_host *host, const char *key)
     return NULL;
 }
 
-static int bus_host_topic(struct ps_host *host, const char *text, ps_topic *topic)
+PS_COLD static int bus_host_topic(struct ps_host *host, const char *text, ps_topic *topic)
 {
     return ps__topic_parse(text, host->seed, topic);
 }
 
 /* ------------------------------------------------------------------ open, close, fork */
 
-static void *bus_zeroed(size_t size, size_t alignment)
+PS_COLD static void *bus_zeroed(size_t size, size_t alignment)
 {
     size = (size + alignment - 1) & ~(alignment - 1);
     void *memory = aligned_alloc(alignment, size ? size : alignment);
@@ -124,7 +124,7 @@ static void *bus_zeroed(size_t size, size_t alignment)
     return memory;
 }
 
-static int bus_open(ps_bus *bus, const char *text)
+PS_COLD static int bus_open(ps_bus *bus, const char *text)
 {
     char scheme[32], list[256];
     int err = ps__url_scheme(text, scheme);
@@ -143,7 +143,7 @@ static int bus_open(ps_bus *bus, const char *text)
     return err;
 }
 
-int ps_open(ps_bus **out, const char *url)
+PS_COLD int ps_open(ps_bus **out, const char *url)
 {
     if (!out) return ps__fail(PS_EINVAL, "bus is NULL");
     *out = NULL;
@@ -173,7 +173,7 @@ int ps_open(ps_bus **out, const char *url)
     return err;
 }
 
-void ps__finish_close(ps_bus *bus, int forked)
+PS_COLD void ps__finish_close(ps_bus *bus, int forked)
 {
     int error = errno, cancel = ps__cancel_off();
     if (!forked) {
@@ -188,7 +188,7 @@ void ps__finish_close(ps_bus *bus, int forked)
     errno = error;
 }
 
-int ps_close(ps_bus *bus)
+PS_COLD int ps_close(ps_bus *bus)
 {
     if (!bus) return 0;
     int forked = ps__forked(bus);
@@ -208,7 +208,7 @@ int ps_close(ps_bus *bus)
     return busy ? ps__fail(PS_EBUSY, "the handle is being closed already") : 0;
 }
 
-int ps_after_fork(ps_bus *bus)
+PS_COLD int ps_after_fork(ps_bus *bus)
 {
     if (!bus) return ps__fail(PS_EINVAL, "bus is NULL");
     if (!ps__forked(bus)) return 0;
@@ -299,7 +299,7 @@ int ps_cancel(ps_bus *bus, void *data)
 
 /* ------------------------------------------------------------------ asking */
 
-int ps_stats(ps_bus *bus, ps_bus_stats *stats)
+PS_COLD int ps_stats(ps_bus *bus, ps_bus_stats *stats)
 {
     if (!bus || !stats || !stats->size) return ps__fail(PS_EINVAL, !bus ? "bus is NULL" : "stats is NULL, or its size 0");
     int err = ps__enter(bus);
@@ -317,7 +317,7 @@ int ps_stats(ps_bus *bus, ps_bus_stats *stats)
 }
 
 /* A caller of another version has elements of another size. */
-static int bus_members_converted(ps_bus *bus, const ps_topic *topic, ps_member *members, size_t n)
+PS_COLD static int bus_members_converted(ps_bus *bus, const ps_topic *topic, ps_member *members, size_t n)
 {
     size_t stride = members->size, each = stride < sizeof *members ? stride : sizeof *members;
     if (n > PS_MEMBERS_MAX) n = PS_MEMBERS_MAX;
@@ -334,7 +334,7 @@ static int bus_members_converted(ps_bus *bus, const ps_topic *topic, ps_member *
     return count;
 }
 
-int ps_members(ps_bus *bus, const char *topic, ps_member *members, size_t n)
+PS_COLD int ps_members(ps_bus *bus, const char *topic, ps_member *members, size_t n)
 {
     ps_topic parsed;
     if (!bus || (!members && n) || (n && members->size < sizeof(size_t)))

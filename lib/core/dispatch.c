@@ -203,14 +203,14 @@ int ps_next(ps_bus *bus, const ps_msg **msg, int timeout_ms)
     return dispatch_call(bus, &run, msg);
 }
 
-void ps_stop(ps_bus *bus)
+PS_COLD void ps_stop(ps_bus *bus)
 {
     if (!bus || ps__forked(bus)) return;
     ps__store_rlx(&bus->stopping, 1);
     bus->transport->wake(bus->state);
 }
 
-int ps_fd(ps_bus *bus)
+PS_COLD int ps_fd(ps_bus *bus)
 {
     if (!bus) return ps__fail(PS_EINVAL, "bus is NULL");
     int err = ps__enter(bus), error = errno, cancel;

@@ -84,13 +84,10 @@ int ps__fail_sys(int error, const char *format, ...)
 #endif
     va_list args;
     va_start(args, format);
-    int length = vsnprintf(text, sizeof text, format, args);
+    (void)vsnprintf(text, sizeof text, format, args);
     va_end(args);
-    if (length >= 0 && (size_t)length < sizeof text)
-        (void)snprintf(text + length, sizeof text - (size_t)length, ": %s", reason);
-    error_keep(text);
     errno = saved;
-    return error_code(error);
+    return ps__fail(error_code(error), "%s: %s", text, reason);
 }
 
 const char *ps_strerror(int code)

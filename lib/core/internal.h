@@ -34,6 +34,8 @@
 #define PS_ALWAYS_INLINE inline __attribute__((always_inline))
 /* For what comes up seldom on a path that is taken often: it takes no registers from it. */
 #define PS_NOINLINE __attribute__((noinline))
+/* Off every path that runs for each message: compiled for size, and a branch that leads there is laid out as unlikely. */
+#define PS_COLD __attribute__((cold))
 #define PS_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
 /* Invariants of ours, not of the caller; debug builds only, because a library does not abort its host. */
@@ -50,9 +52,9 @@
 /* ------------------------------------------------------------------ error.c */
 
 /* Keeps a text for ps_errmsg() of this thread and returns code. errno is untouched. */
-PS_PRIVATE int ps__fail(int code, const char *format, ...) PS_PRINTF(2, 3);
+PS_PRIVATE int ps__fail(int code, const char *format, ...) PS_PRINTF(2, 3) PS_COLD;
 /* The same for a failed system call: "what: strerror(error)"; code is chosen from error (ENOMEM, ENOSPC, EACCES, …). */
-PS_PRIVATE int ps__fail_sys(int error, const char *format, ...) PS_PRINTF(2, 3);
+PS_PRIVATE int ps__fail_sys(int error, const char *format, ...) PS_PRINTF(2, 3) PS_COLD;
 
 /* ------------------------------------------------------------------ topic.c */
 

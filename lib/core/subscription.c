@@ -23,14 +23,14 @@ struct ps__table {
     struct ps_sub *_Atomic bucket[];
 };
 
-static struct ps__table *subscription_table(uint32_t buckets)
+PS_COLD static struct ps__table *subscription_table(uint32_t buckets)
 {
     struct ps__table *table = calloc(1, sizeof *table + buckets * sizeof table->bucket[0]);
     if (table) table->mask = buckets - 1;
     return table;
 }
 
-int ps__subs_open(struct ps__subs *subs)
+PS_COLD int ps__subs_open(struct ps__subs *subs)
 {
     subs->table = subscription_table(SUBSCRIPTION_BUCKETS);
     if (!subs->table) return ps__fail(PS_ENOMEM, "no memory for a handle");
@@ -190,7 +190,7 @@ int ps__subs_borrows(struct ps_host *host)
     return 0;
 }
 
-void ps__subs_each(struct ps_host *host, void (*visit)(void *, const ps_filter *, uint32_t), void *arg)
+PS_COLD void ps__subs_each(struct ps_host *host, void (*visit)(void *, const ps_filter *, uint32_t), void *arg)
 {
     struct ps__table *table = ((ps_bus *)(void *)host)->subs.table;
     for (uint32_t b = 0; b <= table->mask; b++)
@@ -209,14 +209,14 @@ static void subscription_change(struct ps__subs *subs, int begin)
     }
 }
 
-static void subscription_link(struct ps__table *table, struct ps_sub *sub)
+PS_COLD static void subscription_link(struct ps__table *table, struct ps_sub *sub)
 {
     struct ps_sub *_Atomic *bucket = &table->bucket[sub->filter.hash & table->mask];
     atomic_store_explicit(&sub->next, atomic_load_explicit(bucket, memory_order_relaxed), memory_order_release);
     atomic_store_explicit(bucket, sub, memory_order_release);           /* SYNC(table) */
 }
 
-static void subscription_unlink(struct ps__table *table, struct ps_sub *sub)
+PS_COLD static void subscription_unlink(struct ps__table *table, struct ps_sub *sub)
 {
     struct ps_sub *_Atomic *link = &table->bucket[sub->filter.hash & table->mask];
     while (*link != sub) link = &(*link)->next;
@@ -224,7 +224,7 @@ static void subscription_unlink(struct ps__table *table, struct ps_sub *sub)
 }
 
 /* Room before anything changes, so that nothing can fail half-way: a table, and a match array for every possible match. */
-static int subscription_room(struct ps__subs *subs)
+PS_COLD static int subscription_room(struct ps__subs *subs)
 {
     struct ps__table *table = subs->table, *larger = NULL;
     uint32_t matches = subs->count + 1;
@@ -255,7 +255,7 @@ static int subscription_room(struct ps__subs *subs)
     return 0;
 }
 
-static void subscription_count(struct ps__subs *subs, const struct ps_sub *sub, int step)
+PS_COLD static void subscription_count(struct ps__subs *subs, const struct ps_sub *sub, int step)
 {
     subs->count += (uint32_t)step;
     if (!sub->filter.wild) return;
@@ -266,7 +266,7 @@ static void subscription_count(struct ps__subs *subs, const struct ps_sub *sub, 
 }
 
 /* The dispatching thread outside of handlers, or whoever keeps it out; with an empty match list. */
-void ps__subs_sweep(struct ps__subs *subs)
+PS_COLD void ps__subs_sweep(struct ps__subs *subs)
 {
     if (PS_LIKELY(!ps__load_rlx(&subs->unswept))) return;
     pthread_mutex_lock(&subs->lock);
@@ -286,7 +286,7 @@ void ps__subs_sweep(struct ps__subs *subs)
     }
 }
 
-static void subscription_clear(struct ps__subs *subs)
+PS_COLD static void subscription_clear(struct ps__subs *subs)
 {
     struct ps__table *table = subs->table;
     for (struct ps_sub *sub = subs->graves; sub; sub = sub->grave)      /* its handler forked, or the like, and never came back */
@@ -306,7 +306,7 @@ static void subscription_clear(struct ps__subs *subs)
     subs->match_count = subs->match_next = 0;
 }
 
-void ps__subs_close(struct ps__subs *subs)
+PS_COLD void ps__subs_close(struct ps__subs *subs)
 {
     struct ps_sub **spare = subs->spare;
     subscription_clear(subs);
@@ -316,7 +316,7 @@ void ps__subs_close(struct ps__subs *subs)
     pthread_mutex_destroy(&subs->lock);
 }
 
-void ps__subs_reset(struct ps__subs *subs)
+PS_COLD void ps__subs_reset(struct ps__subs *subs)
 {
     pthread_mutex_init(&subs->lock, NULL);              /* a thread that is not here may hold it */
     subs->version &= ~(uint64_t)1;
@@ -325,7 +325,7 @@ void ps__subs_reset(struct ps__subs *subs)
 
 /* ------------------------------------------------------------------ options */
 
-static int subscription_options(const ps_sub_options *given, ps_sub_options *options)
+PS_COLD static int subscription_options(const ps_sub_options *given, ps_sub_options *options)
 {
     memset(options, 0, sizeof *options);
     if (!given) return 0;
@@ -340,7 +340,7 @@ static int subscription_options(const ps_sub_options *given, ps_sub_options *opt
 
 /* ------------------------------------------------------------------ subscribe */
 
-static int subscription_add(ps_bus *bus, struct ps_sub *sub, ps_sub **out)
+PS_COLD static int subscription_add(ps_bus *bus, struct ps_sub *sub, ps_sub **out)
 {
     struct ps__subs *subs = &bus->subs;
     uint32_t mode = sub->handler ? PS__PUSH : PS__PULL, now = ps__load_rlx(&bus->mode);
@@ -359,7 +359,8 @@ static int subscription_add(ps_bus *bus, struct ps_sub *sub, ps_sub **out)
     return 0;
 }
 
-int ps_subscribe(ps_bus *bus, const char *filter, ps_handler handler, void *user, const ps_sub_options *given, ps_sub **out)
+PS_COLD int ps_subscribe(ps_bus *bus, const char *filter, ps_handler handler, void *user, const ps_sub_options *given,
+                         ps_sub **out)
 {
     ps_sub_options options;
     ps_filter parsed;
@@ -400,7 +401,7 @@ int ps_subscribe(ps_bus *bus, const char *filter, ps_handler handler, void *user
 /* ------------------------------------------------------------------ unsubscribe */
 
 /* Takes it out. Idle: no dispatch is in progress, and none starts until we are done. */
-static void subscription_remove(ps_bus *bus, struct ps_sub *sub)
+PS_COLD static void subscription_remove(ps_bus *bus, struct ps_sub *sub)
 {
     struct ps__subs *subs = &bus->subs;
     uint64_t nobody = 0;
@@ -421,7 +422,7 @@ static void subscription_remove(ps_bus *bus, struct ps_sub *sub)
     ps__store_rel(&bus->owner, 0);
 }
 
-int ps_unsubscribe(ps_sub *sub)
+PS_COLD int ps_unsubscribe(ps_sub *sub)
 {
     if (!sub) return ps__fail(PS_EINVAL, "subscription is NULL");
     ps_bus *bus = sub->bus;

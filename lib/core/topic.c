@@ -106,7 +106,7 @@ static inline uint64_t topic_hash(const char *text, size_t len, uint64_t seed)
     return topic_fold(low ^ TOPIC_K2 ^ len, high ^ key);
 }
 
-uint64_t ps__hash(const char *text, size_t len, uint64_t seed)
+PS_NOINLINE uint64_t ps__hash(const char *text, size_t len, uint64_t seed)
 {
     return topic_hash(text, len, seed);
 }
@@ -183,7 +183,7 @@ static int topic_is_control(char c)
 }
 
 /* What is wrong with a topic, and where; NULL if nothing is. The slow, explaining twin of ps__topic_length(). */
-static const char *topic_fault(const char *text, size_t len, size_t *at)
+PS_COLD static const char *topic_fault(const char *text, size_t len, size_t *at)
 {
     *at = 0;
     if (len == 0)
@@ -200,7 +200,7 @@ static const char *topic_fault(const char *text, size_t len, size_t *at)
 }
 
 /* The same for a filter; *depth receives the levels before the first wildcard, or -1 if there is none. */
-static const char *topic_filter_fault(const char *text, size_t len, size_t *at, int *depth)
+PS_COLD static const char *topic_filter_fault(const char *text, size_t len, size_t *at, int *depth)
 {
     int levels = 0;
     *depth = -1;
@@ -231,7 +231,7 @@ static const char *topic_filter_fault(const char *text, size_t len, size_t *at, 
 }
 
 /* Texts that are far too long are not quoted. */
-static int topic_fail(const char *kind, const char *text, size_t len, const char *fault, size_t at)
+PS_COLD static int topic_fail(const char *kind, const char *text, size_t len, const char *fault, size_t at)
 {
     if (len == 0 || len > PS_TOPIC_MAX)
         return ps__fail(PS_EINVAL, "the %s %s", kind, fault);
@@ -258,7 +258,7 @@ int ps__topic_parse(const char *topic, uint64_t seed, ps_topic *out)
     return 0;
 }
 
-int ps__filter_parse(const char *filter, int exact, uint64_t seed, ps_filter *out)
+PS_COLD int ps__filter_parse(const char *filter, int exact, uint64_t seed, ps_filter *out)
 {
     if (!filter)
         return ps__fail(PS_EINVAL, "the filter is NULL");
@@ -280,12 +280,12 @@ int ps__filter_parse(const char *filter, int exact, uint64_t seed, ps_filter *ou
     return 0;
 }
 
-int ps_topic_valid(const char *topic)
+PS_COLD int ps_topic_valid(const char *topic)
 {
     return ps__topic_length(topic) != 0;
 }
 
-int ps_filter_valid(const char *filter)
+PS_COLD int ps_filter_valid(const char *filter)
 {
     size_t at;
     int depth;
@@ -352,7 +352,7 @@ static int topic_needs_escape(char c)
     return topic_is_control(c) || c == '/' || c == '+' || c == '#' || c == '*' || c == '%' || c == '$';
 }
 
-int ps_topic_escape(char *dst, size_t cap, const char *part, size_t len)
+PS_COLD int ps_topic_escape(char *dst, size_t cap, const char *part, size_t len)
 {
     static const char digits[] = "0123456789ABCDEF";
     if (!part || (!dst && cap > 0) || len > INT_MAX)

@@ -73,14 +73,14 @@ int ps__left_ms(uint64_t deadline_ns)
 
 PS_PRIVATE PS__TLS unsigned ps__thread_self;
 
-unsigned ps__thread_first(void)
+PS_COLD unsigned ps__thread_first(void)
 {
     static _Atomic unsigned last;
     ps__thread_self = ps__add_rlx(&last, 1) + 1;        /* relaxed: only that no two are equal matters */
     return ps__thread_self - 1;
 }
 
-void ps__wait_step(unsigned *step)
+PS_COLD void ps__wait_step(unsigned *step)
 {
     if ((*step)++ < 32) {
         sched_yield();
@@ -124,25 +124,25 @@ static PS__TLS volatile int posix_holding;    /* this thread changes the list */
 static PS__TLS int posix_forking;             /* fork handlers of this thread's fork that have yet to finish */
 
 /* Gives the word a valid value if it has none. */
-static void posix_generation_renew(ps__a64 *word)
+PS_COLD static void posix_generation_renew(ps__a64 *word)
 {
     uint64_t none = 0;
     (void)ps__cas_rlx(word, &none, ps__add_rlx(&posix_last_generation, 1) + 1);
 }
 
-static void posix_fork_prepare(void)
+PS_COLD static void posix_fork_prepare(void)
 {
     if (posix_forking++ == 0 && !posix_holding)
         (void)pthread_mutex_lock(&posix_mutex);
 }
 
-static void posix_fork_parent(void)
+PS_COLD static void posix_fork_parent(void)
 {
     if (--posix_forking == 0 && !posix_holding)
         (void)pthread_mutex_unlock(&posix_mutex);
 }
 
-static void posix_fork_child(void)
+PS_COLD static void posix_fork_child(void)
 {
     if (--posix_forking != 0)
         return;
@@ -156,7 +156,7 @@ static void posix_fork_child(void)
         (void)pthread_mutex_init(&posix_mutex, NULL);
 }
 
-static void posix_init_once(void)
+PS_COLD static void posix_init_once(void)
 {
     ps__a64 *page = ps__wiped_page();
     ps__a64 *word = page ? page : &posix_word;
@@ -165,7 +165,7 @@ static void posix_init_once(void)
     ps__fence_init();
 }
 
-int ps__process_init(void)
+PS_COLD int ps__process_init(void)
 {
     (void)pthread_once(&posix_once, posix_init_once);
 
@@ -187,7 +187,7 @@ int ps__process_init(void)
     return 0;
 }
 
-void ps__fork_add(struct ps__fork_entry *entry)
+PS_COLD void ps__fork_add(struct ps__fork_entry *entry)
 {
     posix_holding = 1;
     (void)pthread_mutex_lock(&posix_mutex);
@@ -201,7 +201,7 @@ void ps__fork_add(struct ps__fork_entry *entry)
     posix_holding = 0;
 }
 
-void ps__fork_remove(struct ps__fork_entry *entry)
+PS_COLD void ps__fork_remove(struct ps__fork_entry *entry)
 {
     posix_holding = 1;
     (void)pthread_mutex_lock(&posix_mutex);
@@ -240,7 +240,7 @@ int ps__poll(struct pollfd *fds, unsigned n, uint64_t deadline_ns)
     return result;
 }
 
-void ps__close_fd(int fd)
+PS_COLD void ps__close_fd(int fd)
 {
     if (fd < 0)
         return;
@@ -251,7 +251,7 @@ void ps__close_fd(int fd)
 
 /* ------------------------------------------------------------------ memory */
 
-int ps__kept_set(struct ps__kept *kept, int fd)
+PS_COLD int ps__kept_set(struct ps__kept *kept, int fd)
 {
     struct stat st;
     if (fstat(fd, &st)) {
@@ -274,13 +274,13 @@ int ps__kept_valid(const struct ps__kept *kept)
     return valid;
 }
 
-void ps__kept_close(struct ps__kept *kept)
+PS_COLD void ps__kept_close(struct ps__kept *kept)
 {
     if (ps__kept_valid(kept)) ps__close_fd(kept->fd);
     kept->fd = -1;
 }
 
-void *ps__pages(size_t size)
+PS_COLD void *ps__pages(size_t size)
 {
     int saved = errno;
     void *pages = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -288,7 +288,7 @@ void *ps__pages(size_t size)
     return pages == MAP_FAILED ? NULL : pages;
 }
 
-void ps__pages_free(void *pages, size_t size)
+PS_COLD void ps__pages_free(void *pages, size_t size)
 {
     if (!pages)
         return;

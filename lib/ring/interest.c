@@ -19,7 +19,7 @@
 #define INTEREST_BITS    6u             /* per name */
 #define INTEREST_UPGRADE 3000u          /* names from which the small filter would say "yes" too often */
 
-static void interest_put(uint16_t *count, ps__a64 *bits, uint32_t size, uint64_t hash)
+PS_COLD static void interest_put(uint16_t *count, ps__a64 *bits, uint32_t size, uint64_t hash)
 {
     for (unsigned i = 0; i < INTEREST_BITS; i++) {
         uint32_t b = ps__interest_bit(hash, i, size);
@@ -28,7 +28,7 @@ static void interest_put(uint16_t *count, ps__a64 *bits, uint32_t size, uint64_t
     }
 }
 
-static void interest_take(uint16_t *count, ps__a64 *bits, uint32_t size, uint64_t hash)
+PS_COLD static void interest_take(uint16_t *count, ps__a64 *bits, uint32_t size, uint64_t hash)
 {
     for (unsigned i = 0; i < INTEREST_BITS; i++) {
         uint32_t b = ps__interest_bit(hash, i, size);
@@ -46,7 +46,7 @@ static int interest_has(const ps__a64 *bits, uint32_t size, uint64_t hash)
     return 1;
 }
 
-static void interest_visit(void *arg, const ps_filter *filter, uint32_t flags)
+PS_COLD static void interest_visit(void *arg, const ps_filter *filter, uint32_t flags)
 {
     struct ps__port *port = arg;
     (void)flags;
@@ -54,7 +54,7 @@ static void interest_visit(void *arg, const ps_filter *filter, uint32_t flags)
 }
 
 /* Goes over to the large filter. Without room for it the small one stays, right but saying "yes" more often. */
-static void interest_upgrade(struct ps__port *port)
+PS_COLD static void interest_upgrade(struct ps__port *port)
 {
     uint16_t *count = ps__pages(PS__BIG_BITS * sizeof *count);
     ps__a64 *big = count ? port->env->big_reserve(port) : NULL;
@@ -69,13 +69,13 @@ static void interest_upgrade(struct ps__port *port)
     ps__add_rel(ps__interest_word(port->words, 1, 0), 1);
 }
 
-int ps__interest_prepare(struct ps__port *port)
+PS_COLD int ps__interest_prepare(struct ps__port *port)
 {
     if (!port->count) port->count = ps__pages(PS__SMALL_BITS * sizeof *port->count);
     return port->count ? 0 : ps__fail(PS_ENOMEM, "no memory for a handle's interest");
 }
 
-void ps__interest_add(struct ps__port *port, const ps_filter *filter)
+PS_COLD void ps__interest_add(struct ps__port *port, const ps_filter *filter)
 {
     if (port->filters == INTEREST_UPGRADE && !port->big) interest_upgrade(port);
     struct ps__about *about = port->about[port->slot];
@@ -87,7 +87,7 @@ void ps__interest_add(struct ps__port *port, const ps_filter *filter)
     ps__add_rel(ps__interest_word(port->words, filter->wild, filter->hash), 1);     /* SYNC(interest) release */
 }
 
-void ps__interest_remove(struct ps__port *port, const ps_filter *filter)
+PS_COLD void ps__interest_remove(struct ps__port *port, const ps_filter *filter)
 {
     struct ps__about *about = port->about[port->slot];
     if (port->big) interest_take(port->big_count, port->big, PS__BIG_BITS, filter->hash);
@@ -99,7 +99,7 @@ void ps__interest_remove(struct ps__port *port, const ps_filter *filter)
 }
 
 /* What a member that is gone has shown. By the slot's next owner, or by the one who leaves. */
-void ps__interest_clear(struct ps__words *words, struct ps__about *about, ps__a64 *bits)
+PS_COLD void ps__interest_clear(struct ps__words *words, struct ps__about *about, ps__a64 *bits)
 {
     ps__store_rlx(&about->wild, 0);
     ps__store_rlx(&about->big, 0);
@@ -109,7 +109,7 @@ void ps__interest_clear(struct ps__words *words, struct ps__about *about, ps__a6
 }
 
 /* The private half, at close. */
-void ps__interest_forget(struct ps__port *port)
+PS_COLD void ps__interest_forget(struct ps__port *port)
 {
     if (port->count) ps__pages_free(port->count, PS__SMALL_BITS * sizeof *port->count);
     if (port->big_count) ps__pages_free(port->big_count, PS__BIG_BITS * sizeof *port->big_count);
@@ -144,7 +144,7 @@ int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic)
 
 /* ------------------------------------------------------------------ the publisher's memory */
 
-int ps__memo_open(struct ps__port *port)
+PS_COLD int ps__memo_open(struct ps__port *port)
 {
     ps__random(port->memo_odd, sizeof port->memo_odd);
     port->memo_odd[0] |= 1;
@@ -153,7 +153,7 @@ int ps__memo_open(struct ps__port *port)
     return port->memo ? 0 : ps__fail(PS_ENOMEM, "no address space for a publisher's memory of topics");
 }
 
-void ps__memo_close(struct ps__port *port)
+PS_COLD void ps__memo_close(struct ps__port *port)
 {
     if (port->memo) ps__pages_free(port->memo, PS__MEMO_ENTRIES * sizeof *port->memo * (port->set_words + 1));
     port->memo = NULL;

@@ -33,10 +33,14 @@ void ps__reader_show(struct ps__port *port, unsigned lane)
 
 /* ------------------------------------------------------------------ join and leave */
 
-static uint64_t join_next_number(struct ps__port *port)
+/* Lanes that may hold anything. What is beyond has never been written, may not even be reserved, and begins at number 0. */
+static unsigned join_high(const struct ps__port *port) { return port->shared_lane ? 1 : ps__lanes_high(port); }
+
+PS_COLD static uint64_t join_next_number(struct ps__port *port)
 {
     uint64_t number = ps__load_rlx(&port->reader[port->slot]->join_last);
-    for (unsigned l = 0; l < port->lanes; l++) {
+    unsigned high = join_high(port);
+    for (unsigned l = 0; l < high; l++) {
         uint64_t evicted = ps__load_rlx(&port->view[l].lane->evicted[port->slot]);
         if (evicted > number && evicted <= PS__JOIN_HOSTILE) number = evicted;
     }
@@ -47,7 +51,7 @@ static uint64_t join_next_number(struct ps__port *port)
  * Makes this handle a gate of every lane, whether reserved or not, from cursors that stand in next[]. A publisher that does
  * not see it has raised horizon before its fence, and then we see that and begin behind it (m3.2, m3.3).
  */
-static void join_gates(struct ps__port *port)
+PS_COLD static void join_gates(struct ps__port *port)
 {
     struct ps__reader *reader = ps__has_slot(port) ? port->reader[port->slot] : NULL;
     if (reader) {
@@ -60,17 +64,20 @@ static void join_gates(struct ps__port *port)
         }
     }
     ps__fence_sc();                             /* SYNC(join) other end ring_room */
-    for (unsigned l = 0; l < port->lanes; l++) {
+    /* Looked at behind the fence (m3.13): it is raised before a lane's first claim (m3.14), so before room's fence, and a horizon
+     * that we have to see is that of a lane we come to. */
+    unsigned high = join_high(port);
+    for (unsigned l = 0; l < high; l++) {
         int32_t behind = ps__diff((uint32_t)ps__load_rlx(&port->view[l].lane->horizon), (uint32_t)port->next[l]);
         if (behind > 0 && !port->lossy) {
             port->next[l] += (uint32_t)behind;
             if (reader) ps__store_rel(&reader->cursor[l], port->next[l]);
         }
-        port->shown[l] = port->next[l];
     }
+    for (unsigned l = 0; l < port->lanes; l++) port->shown[l] = port->next[l];
 }
 
-void ps__reader_leave(struct ps__port *port)
+PS_COLD void ps__reader_leave(struct ps__port *port)
 {
     if (!ps__load_rlx(&port->joined)) return;
     ps__cells_drop(port);                       /* what is in the window is for nobody any more */
@@ -91,7 +98,7 @@ int ps__reader_leave_now(struct ps__port *port)
     return 1;
 }
 
-int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first)
+PS_COLD int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first)
 {
     struct ps__port *port = state;
     if (flags & PS_BORROW && (port->lossy || port->observe))
@@ -103,8 +110,9 @@ int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int
     int stays = first && ps__load_acq(&port->joined) && ps__swap_ar(&port->leave_pending, 0);
     if (first && !stays) {
         while (ps__load_acq(&port->joined)) sched_yield();
+        unsigned high = join_high(port);
         for (unsigned l = 0; l < port->lanes; l++) {
-            port->next[l] = ps__lane_tail(port->view[l].lane);
+            port->next[l] = l < high ? ps__lane_tail(port->view[l].lane) : 0;
             port->pending_lost[l] = 0;
         }
         join_gates(port);
@@ -123,7 +131,7 @@ int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int
     return 0;
 }
 
-void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, int last, int idle)
+PS_COLD void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, int last, int idle)
 {
     struct ps__port *port = state;
     (void)flags;
@@ -151,17 +159,15 @@ void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count)
     if (ps__has_slot(port)) ps__store_rlx(&port->about[port->slot]->lost, ps__load_rlx(&port->lost));
 }
 
-/* Evicted by some lane: add up what is gone there and gate again, under a new number. Never inside a borrow. */
-void ps__reader_rejoin_if_evicted(struct ps__port *port)
+/* Adds up what is gone, and gates again, under a new number. */
+PS_COLD static void join_again(struct ps__port *port, unsigned high)
 {
-    if (port->lossy || !ps__has_slot(port)) return;
-    unsigned high = ps__lanes_high(port), l;
-    for (l = 0; l < high && !ps__reader_evicted(port, l); l++) { }
-    if (l == high) return;
+    unsigned l;
     ps__bump(&port->evicted, 1);
     ps__store_rlx(&port->about[port->slot]->evicted, ps__load_rlx(&port->evicted));
     uint64_t before[PS_MEMBERS_MAX];
-    for (l = 0; l < port->lanes; l++) {
+    memcpy(before, port->next, sizeof before);          /* of lanes beyond high */
+    for (l = 0; l < high; l++) {
         if (!port->view[l].cell && ps__load_acq(&port->view[l].lane->ring)) (void)port->env->lane_open(port, l);
         uint64_t tail = ps__lane_tail(port->view[l].lane);
         uint32_t cells = port->view[l].cells;
@@ -175,4 +181,13 @@ void ps__reader_rejoin_if_evicted(struct ps__port *port)
         ps__reader_lose(port, l, skipped);
         port->shown[l] = port->next[l];
     }
+}
+
+/* By some lane? Never inside a borrow. */
+void ps__reader_rejoin_if_evicted(struct ps__port *port)
+{
+    if (port->lossy || !ps__has_slot(port)) return;
+    unsigned high = ps__lanes_high(port), l;
+    for (l = 0; l < high && !ps__reader_evicted(port, l); l++) { }
+    if (l < high) join_again(port, high);
 }

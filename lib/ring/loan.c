@@ -21,7 +21,7 @@ struct ps__loans {
     uint32_t first, count, room;        /* room: a power of two */
 };
 
-struct ps__loans *ps__loans_new(void)
+PS_COLD struct ps__loans *ps__loans_new(void)
 {
     struct ps__loans *loans = calloc(1, sizeof *loans);
     if (loans && pthread_mutex_init(&loans->lock, NULL)) {
@@ -31,7 +31,7 @@ struct ps__loans *ps__loans_new(void)
     return loans;
 }
 
-void ps__loans_free(struct ps__loans *loans)
+PS_COLD void ps__loans_free(struct ps__loans *loans)
 {
     if (!loans) return;
     pthread_mutex_destroy(&loans->lock);
@@ -115,7 +115,7 @@ static uint64_t loan_extent_of(const struct ps__view *view, uint64_t size)
 }
 
 /* The list of a fresh area, or of one that a former owner used: what cells between limit and tail point to is in flight. */
-static int loan_rebuild(struct ps__port *port)
+PS_COLD static int loan_rebuild(struct ps__port *port)
 {
     struct ps__loans *loans = port->loans;
     const struct ps__view *view = &port->own;
@@ -162,7 +162,7 @@ static int loan_rebuild(struct ps__port *port)
 
 /* ------------------------------------------------------------------ the transport operations */
 
-static int loan_ready(struct ps__port *port)
+PS_COLD static int loan_ready(struct ps__port *port)
 {
     if (ps__load_acq(&port->loans_ready)) return 0;     /* SYNC(setup) */
     int cancel = ps__cancel_off(), err = 0;
@@ -261,7 +261,7 @@ int ps__port_loan(void *state, const ps_topic *topic, size_t size, void **data, 
 }
 
 /* Is the oldest chunk that is in flight free by now? Then a loan that found no room may be tried again. */
-int ps__loans_again(struct ps__port *port)
+PS_COLD int ps__loans_again(struct ps__port *port)
 {
     struct ps__loans *loans = port->loans;
     uint32_t oldest = 0;
@@ -334,7 +334,7 @@ int ps__port_commit(void *state, void *data, size_t used, int wait)
     return result;
 }
 
-int ps__port_cancel(void *state, void *data)
+PS_COLD int ps__port_cancel(void *state, void *data)
 {
     struct ps__port *port = state;
     if (!data) return 0;
@@ -351,7 +351,7 @@ int ps__port_cancel(void *state, void *data)
 }
 
 /* At close: what is still out goes back to the area, which other handles of an inproc bus go on using. */
-void ps__loans_return(struct ps__port *port)
+PS_COLD void ps__loans_return(struct ps__port *port)
 {
     if (!port->lease) return;
     for (unsigned i = 0; i < PS_LOANS_MAX; i++)

@@ -125,7 +125,8 @@ void ps__port_stats(void *state, ps_bus_stats *stats)
     stats->loan_max = ps__loan_max(ps__loans_size(&g));
     /* Overwritten, but not come to yet: told at once, because no later message may ever tell it. */
     if (ps__has_slot(port) && g.fixed && ps__load_acq(&port->joined) && !ps__load_acq(&port->reading)) {
-        for (unsigned l = 0; l < port->lanes; l++) {
+        unsigned high = ps__lanes_high(port);
+        for (unsigned l = 0; l < high; l++) {
             if (l == port->lane && !port->echo && !port->shared_lane) continue;
             uint64_t cursor = ps__load_acq(&port->reader[port->slot]->cursor[l]);
             if (l == ps__load_rlx(&port->held_lane)) cursor += ps__load_rlx(&port->held);
@@ -186,7 +187,8 @@ static void port_describe(struct ps__port *port, unsigned slot, int alive, const
         uint64_t join = ps__load_rlx(&reader->join);
         struct ps__geometry g;
         ps__port_geometry(port, &g);
-        for (unsigned l = 0; l < port->lanes; l++) {
+        unsigned high = ps__lanes_high(port);
+        for (unsigned l = 0; l < high; l++) {
             struct ps__lane *lane = port->view[l].lane;
             uint64_t cursor = ps__load_rlx(&reader->cursor[l]), full;
             if (flags & PS__ABOUT_NO_ECHO && l == slot && !port->shared_lane) continue;        /* it never reads its own lane */

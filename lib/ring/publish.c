@@ -6,7 +6,7 @@
 #include "put.h"
 
 /* The lane is reserved at the first publish, so that who only subscribes takes no memory. */
-int ps__port_reserve(struct ps__port *port)
+PS_COLD int ps__port_reserve(struct ps__port *port)
 {
     int cancel = ps__cancel_off(), err = 0;
     pthread_mutex_lock(&port->setup);

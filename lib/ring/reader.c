@@ -32,7 +32,7 @@ static int reader_intact(struct ps__port *port, unsigned lane, const struct ps__
 }
 
 /* Behind a failed check: lapped by number, or only this message is gone. 0: garbage that leads nowhere. */
-static int reader_step_over(struct ps__port *port, unsigned lane, uint64_t stamp, uint32_t tail_seq)
+PS_COLD static int reader_step_over(struct ps__port *port, unsigned lane, uint64_t stamp, uint32_t tail_seq)
 {
     const struct ps__view *view = &port->view[lane];
     uint64_t c = port->next[lane], cells = view->cells;
@@ -52,7 +52,7 @@ static int reader_step_over(struct ps__port *port, unsigned lane, uint64_t stamp
 /* ------------------------------------------------------------------ one message */
 
 /* Room for a payload; grows only by messages that passed the size check. */
-static int reader_buffer(struct ps__port *port, size_t size)
+PS_COLD static int reader_buffer(struct ps__port *port, size_t size)
 {
     if (size <= port->buffer_size) return 0;
     size_t room = port->buffer_size ? port->buffer_size : 4096;

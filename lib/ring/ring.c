@@ -73,7 +73,7 @@ static int ring_gates(struct ps__port *port, const struct ring_scan *scan, unsig
 }
 
 /* Every reader that is in the way of a publish is looked at. 1: one of them no longer is. */
-static int ring_blame(struct ps__port *port, const struct ring_scan *scan, unsigned high, uint64_t tail, uint64_t limit,
+PS_COLD static int ring_blame(struct ps__port *port, const struct ring_scan *scan, unsigned high, uint64_t tail, uint64_t limit,
                       const struct ring_need *need, uint32_t committed)
 {
     const struct ps__view *view = &port->own;
@@ -233,7 +233,7 @@ int ps__ring_pass(struct ps__port *port, uint32_t seq)
 /* ------------------------------------------------------------------ recovery */
 
 /* Are the words of a lane, and its committed cells, such as a producer could have left them? */
-static int ring_sane(const struct ps__view *view, uint64_t limit, uint64_t tail, uint64_t first)
+PS_COLD static int ring_sane(const struct ps__view *view, uint64_t limit, uint64_t tail, uint64_t first)
 {
     uint32_t count = ps__seq(tail) - ps__seq(limit), pos = ps__pos(limit);
     if (count > view->cells || ps__pos(tail) - ps__pos(limit) > view->units) return 0;
@@ -247,7 +247,7 @@ static int ring_sane(const struct ps__view *view, uint64_t limit, uint64_t tail,
     return 1;
 }
 
-static void ring_hole(struct ps__cell *cell, uint64_t number, uint32_t pos, uint32_t extent)
+PS_COLD static void ring_hole(struct ps__cell *cell, uint64_t number, uint32_t pos, uint32_t extent)
 {
     ps__store_rel(&cell->begun, number + 1);
     ps__fence_rel();
@@ -262,7 +262,7 @@ static void ring_hole(struct ps__cell *cell, uint64_t number, uint32_t pos, uint
  * Only when every thread of the old owner is gone: the kernel has dropped its lock, which happens before our taking it. With
  * one still running a committed message could become a hole (m8.5). Idempotent: the recoverer may die and be followed.
  */
-int ps__ring_recover(struct ps__port *port, const struct ps__view *view)
+PS_COLD int ps__ring_recover(struct ps__port *port, const struct ps__view *view)
 {
     struct ps__lane *lane = view->lane;
     uint64_t tail = ps__load_acq(&lane->tail), limit = ps__load_acq(&lane->limit), base = ps__load_rlx(&lane->base);

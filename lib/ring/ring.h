@@ -67,7 +67,7 @@ struct ps__lane {
     ps__a64 loan;                       /* the same for the loan area */
     _Alignas(PS__LINE) ps__a64 evicted[PS_MEMBERS_MAX];    /* number of the join of reader r that is evicted */
 };
-_Static_assert(sizeof(struct ps__lane) <= 4096 - 7 * PS__LINE, "a staggered lane fits a page");
+_Static_assert(sizeof(struct ps__lane) <= 4096, "a lane fits a page");
 
 #define PS__KIND_INLINE 1u              /* data, then the topic, in the cell */
 #define PS__KIND_RING   2u              /* data in the payload ring; the topic in the cell, or behind the data */
@@ -131,7 +131,6 @@ _Static_assert(sizeof(struct ps__about) <= 4096, "a member's words fit a page");
 
 /* Where a slot's reader block lies: cursors and armed words of 64 members must not share a cache set. */
 static inline size_t ps__reader_offset(unsigned slot) { return (size_t)slot * PS__LINE % 4096u; }
-static inline size_t ps__lane_offset(unsigned slot) { return (size_t)(slot & 7u) * PS__LINE; }
 
 /* ------------------------------------------------------------------ packed words */
 

@@ -21,7 +21,7 @@ static void stuck_resync(struct ps__port *port)
 }
 
 /* Every 10 ms: lanes that stand before an unfinished claim are repaired if their owner is dead. */
-void ps__reader_unstick(struct ps__port *port, uint64_t now)
+PS_COLD void ps__reader_unstick(struct ps__port *port, uint64_t now)
 {
     port->stuck_ms = now;
     stuck_resync(port);

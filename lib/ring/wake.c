@@ -22,7 +22,7 @@
 /* ------------------------------------------------------------------ ringing */
 
 /* Off the fast path: somebody sleeps. The number is remembered only after the bell rang (m5.4). */
-static int wake_ring(struct ps__port *port, unsigned r, int which)
+PS_COLD static int wake_ring(struct ps__port *port, unsigned r, int which)
 {
     int error = errno, cancel = ps__cancel_off();
     int rung = port->env->ring(port, r, which);
@@ -72,7 +72,7 @@ void ps__wake_waiting(struct ps__port *port, unsigned lane)
 
 /* ------------------------------------------------------------------ the event */
 
-static void wake_signal(struct ps__port *port)
+PS_COLD static void wake_signal(struct ps__port *port)
 {
     if (!ps__kept_valid(&port->event)) return;
     ps__event_signal(port->event.fd);
@@ -86,7 +86,7 @@ static void wake_clear(struct ps__port *port)
     if (ps__kept_valid(&port->event)) ps__event_clear(port->event.fd);
 }
 
-void ps__port_wake(void *state)
+PS_COLD void ps__port_wake(void *state)
 {
     struct ps__port *port = state;
     ps__store_rlx(&port->woken, 1);
@@ -94,7 +94,7 @@ void ps__port_wake(void *state)
     wake_signal(port);
 }
 
-static int wake_event(struct ps__port *port)
+PS_COLD static int wake_event(struct ps__port *port)
 {
     int err = 0;
     if (port->event.fd < 0) {
@@ -134,7 +134,7 @@ static void sleep_disarm(struct ps__port *port)
 /* ------------------------------------------------------------------ asleep for space */
 
 /* Under port->space, without a leader. 1: it was not armed before, so what came before must be looked at. */
-static int space_arm(struct ps__port *port)
+PS_COLD static int space_arm(struct ps__port *port)
 {
     if (port->space_armed) return 0;
     if (port->space_fd < 0) port->space_fd = port->env->bell(port, PS__BELL_SPACE);
@@ -149,7 +149,7 @@ static int space_arm(struct ps__port *port)
     return 1;
 }
 
-static void space_disarm(struct ps__port *port)
+PS_COLD static void space_disarm(struct ps__port *port)
 {
     if (!port->space_armed) return;
     port->space_armed = 0;
@@ -157,7 +157,7 @@ static void space_disarm(struct ps__port *port)
     ps__and_rlx(&port->words->waiters[port->slot / 64], ~ps__set_bit(port->slot));
 }
 
-static int space_room(struct ps__port *port, uint32_t units, int full)
+PS_COLD static int space_room(struct ps__port *port, uint32_t units, int full)
 {
     if (units == UINT32_MAX) return ps__loans_again(port);
     uint64_t tail = ps__load_rlx(&port->own.lane->tail);
@@ -185,7 +185,7 @@ static int space_spin(struct ps__port *port, uint32_t units, uint64_t deadline_n
 }
 
 /* One leader polls the bell; further threads of the handle queue behind it and retry with it. 0: time is over. */
-int ps__space_wait(struct ps__port *port, uint32_t units, uint64_t deadline_ns)
+PS_COLD int ps__space_wait(struct ps__port *port, uint32_t units, uint64_t deadline_ns)
 {
     uint64_t now = ps__now_ns(), slice = now + (uint64_t)PS__SLICE_MS * 1000000u;
     if (deadline_ns && now >= deadline_ns) return 0;
@@ -228,7 +228,7 @@ static int space_again(struct ps__port *port)
 }
 
 /* With a descriptor that somebody polls: look again in a while, for a dropped lock rings nobody, and nobody rings the deaf. */
-static void space_timer(struct ps__port *port, int ms)
+PS_COLD static void space_timer(struct ps__port *port, int ms)
 {
     pthread_mutex_lock(&port->fds);
     if (port->timer.fd < 0 && ms && ps__kept_valid(&port->pollset)) {
@@ -240,7 +240,7 @@ static void space_timer(struct ps__port *port, int ms)
 }
 
 /* Makes sure that a dispatch or the descriptor tells when a refused publish may be tried again. 1: right now. */
-static int space_watch(struct ps__port *port)
+PS_COLD static int space_watch(struct ps__port *port)
 {
     pthread_mutex_lock(&port->space);
     int armed = !port->space_leader && space_arm(port);         /* a leader tells when it is done */
@@ -433,7 +433,7 @@ int ps__port_wait(void *state, int timeout_ms)
     return result == 3 ? 0 : result;
 }
 
-int ps__port_fd(void *state)
+PS_COLD int ps__port_fd(void *state)
 {
     struct ps__port *port = state;
     if (port->pollset.fd >= 0) return port->pollset.fd;
@@ -458,7 +458,7 @@ int ps__port_fd(void *state)
     return port->pollset.fd;
 }
 
-int ps__wake_open(struct ps__port *port)
+PS_COLD int ps__wake_open(struct ps__port *port)
 {
     port->event.fd = port->pollset.fd = port->timer.fd = port->space_fd = -1;
     if (port->slot < PS_MEMBERS_MAX) {          /* numbers go on where the slot's last owner stopped: never the same twice */
@@ -482,7 +482,7 @@ int ps__wake_open(struct ps__port *port)
 }
 
 /* The descriptors of this file; the bells belong to the memory's owner. */
-void ps__wake_close(struct ps__port *port, int forked)
+PS_COLD void ps__wake_close(struct ps__port *port, int forked)
 {
     ps__kept_close(&port->pollset);
     ps__kept_close(&port->timer);

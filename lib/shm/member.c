@@ -13,7 +13,6 @@
 #include <time.h>
 #include <unistd.h>
 
-
 #define MEMBER_CLEAN 4096               /* the second byte of a slot, behind the first bytes of all */
 
 static struct flock member_range(off_t slot, off_t count, short type)
@@ -109,25 +108,7 @@ int ps__shm_know_geometry(struct ps__shm *shm, int fix)
     return err;
 }
 
-/* ------------------------------------------------------------------ where a slot's lane lies */
-
-static uint64_t member_align(uint64_t size) { return (size + PS__SHM_ALIGN - 1) & ~(uint64_t)(PS__SHM_ALIGN - 1); }
-
-static uint64_t member_ring_size(const struct ps__geometry *g)
-{
-    return member_align(ps__cells_size(g) + ps__payload_size(g));
-}
-
-uint64_t ps__shm_ring_offset(const struct ps__shm *shm, unsigned slot)
-{
-    uint64_t stride = member_ring_size(&shm->geometry) + member_align(ps__loans_size(&shm->geometry));
-    return ps__shm_fixed_size(shm->port.members) + slot * stride;
-}
-
-uint64_t ps__shm_loan_offset(const struct ps__shm *shm, unsigned slot)
-{
-    return ps__shm_ring_offset(shm, slot) + member_ring_size(&shm->geometry);
-}
+/* ------------------------------------------------------------------ mapping lanes */
 
 static int member_map(struct ps__shm *shm, uint64_t offset, size_t size, int writable, unsigned char **out)
 {
@@ -247,18 +228,19 @@ int ps__slot_repair(struct ps__port *port, unsigned slot)
     if (!ps__slot_try(shm, slot)) return 0;             /* its owner lives, or somebody else takes it or repairs it */
     struct ps__view view = { 0 };
     int done = 0, fd = ps__shm_data_fd(shm);
+    uint64_t at = ps__shm_lane_offset(port->members, slot), begin = at - at % PS__SHM_ALIGN;
+    size_t size = at - begin + offsetof(struct ps__lane, evicted) + port->members * sizeof(ps__a64);
     void *page = MAP_FAILED;
-    if (fd >= 0)
-        page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)(PS__SHM_SLOTS + slot * PS__SHM_ALIGN));
+    if (fd >= 0) page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)begin);
     ps__close_fd(fd);
     if (page != MAP_FAILED) {
-        view.lane = (struct ps__lane *)(void *)((unsigned char *)page + ps__lane_offset(slot));
+        view.lane = (struct ps__lane *)(void *)((unsigned char *)page + (at - begin));
         if (ps__load_acq(&view.lane->ring) && !ps__slot_map(shm, slot, 1, &view)) {
             if (ps__ring_recover(port, &view)) ps__bump(&port->corrupt, 1);
             munmap(view.cell, ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry));
             done = 1;
         }
-        munmap(page, 4096);
+        munmap(page, size);
     }
     ps__slot_drop(shm, slot);
     return done;

@@ -4,8 +4,7 @@
  *
  * Creation is atomic: an unnamed file is filled, a slot of it locked, and then it gets its name, or loses the race. The lock
  * descriptor is a second open file description, never the one that is mapped: a mapping would keep the lock alive in a forked
- * child. Space is reserved with fallocate(2) itself before anybody uses it, so a full file system is an error here and not a
- * SIGBUS later.
+ * child.
  */
 #include "shm.h"
 #include <errno.h>
@@ -20,16 +19,9 @@
 
 #define SEGMENT_MAGIC    0x3173756273707eu      /* "~psbus1" */
 #define SEGMENT_ENDIAN   0x01020304u
-#define SEGMENT_CHUNK    ((uint64_t)16 << 20)
 #define SEGMENT_MEMBERS  64u
 #define SEGMENT_PATIENCE_MS 100
-
-/* ------------------------------------------------------------------ layout */
-
-uint64_t ps__shm_fixed_size(unsigned members)
-{
-    return PS__SHM_SLOTS + (uint64_t)members * (PS__SHM_ALIGN + PS__BIG_BITS / 8);
-}
+#define SEGMENT_TRIES    4              /* before the first nap */
 
 static uint64_t segment_check(const struct ps__shm_header *h)
 {
@@ -38,66 +30,6 @@ static uint64_t segment_check(const struct ps__shm_header *h)
     for (size_t i = 0; i < offsetof(struct ps__shm_header, check) - offsetof(struct ps__shm_header, endian); i++)
         hash = (hash ^ bytes[i]) * 0x100000001b3u;
     return hash;
-}
-
-/* ------------------------------------------------------------------ reserving space */
-
-/* Beyond RLIMIT_FSIZE the kernel sends SIGXFSZ besides the error: blocked, and ours taken away again. */
-struct segment_guard {
-    sigset_t old;
-    int had;                            /* one was pending already, and is the program's */
-};
-
-static void segment_guard_begin(struct segment_guard *guard)
-{
-    sigset_t all, pending;
-    sigfillset(&all);
-    sigpending(&pending);
-    guard->had = sigismember(&pending, SIGXFSZ);
-    pthread_sigmask(SIG_SETMASK, &all, &guard->old);
-}
-
-static void segment_guard_end(struct segment_guard *guard, int error)
-{
-    if (error == EFBIG && !guard->had) {
-        sigset_t one;
-        struct timespec zero = { 0, 0 };
-        sigemptyset(&one);
-        sigaddset(&one, SIGXFSZ);
-        while (sigtimedwait(&one, NULL, &zero) < 0 && errno == EINTR) { }
-    }
-    pthread_sigmask(SIG_SETMASK, &guard->old, NULL);
-}
-
-/* fallocate(2) itself, in chunks: posix_fallocate may fall back to writing, into memory that others use. */
-int ps__shm_reserve(int fd, uint64_t offset, uint64_t size, const char *what)
-{
-    struct segment_guard guard;
-    int error = 0;
-    segment_guard_begin(&guard);
-    for (uint64_t done = 0; done < size && !error;) {
-        uint64_t chunk = size - done < SEGMENT_CHUNK ? size - done : SEGMENT_CHUNK;
-        if (fallocate(fd, 0, (off_t)(offset + done), (off_t)chunk) == 0) done += chunk;
-        else if (errno != EINTR) error = errno;
-    }
-    segment_guard_end(&guard, error);
-    if (!error) return 0;
-    /* What was had goes back; nobody has been told of these pages. */
-    (void)fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset, (off_t)size);
-    struct statfs fs;
-    if (error == ENOSPC && fstatfs(fd, &fs) == 0)
-        return ps__fail(PS_ENOSPC, "%llu bytes wanted for %s, the file system has %llu left", (unsigned long long)size, what,
-                        (unsigned long long)fs.f_bavail * (unsigned long long)fs.f_bsize);
-    return ps__fail_sys(error, "%llu bytes for %s", (unsigned long long)size, what);
-}
-
-static int segment_size(int fd, uint64_t size)
-{
-    struct segment_guard guard;
-    segment_guard_begin(&guard);
-    int error = ftruncate(fd, (off_t)size) ? errno : 0;
-    segment_guard_end(&guard, error);
-    return error ? ps__fail_sys(error, "a bus's file of %llu bytes", (unsigned long long)size) : 0;
 }
 
 /* ------------------------------------------------------------------ where it is */
@@ -202,17 +134,12 @@ int ps__shm_data_fd(struct ps__shm *shm)
 
 /* ------------------------------------------------------------------ mapping */
 
-static void segment_point(struct ps__shm *shm)
+/* The pages of a part, writable; where they are larger than 4 KiB, more than the part. */
+static int segment_writable(struct ps__shm *shm, uint64_t offset, uint64_t size)
 {
-    struct ps__port *port = &shm->port;
-    port->words = (struct ps__words *)(void *)(shm->base + PS__SHM_WORDS);
-    for (unsigned i = 0; i < port->members; i++) {
-        unsigned char *slot = shm->base + PS__SHM_SLOTS + (size_t)i * PS__SHM_ALIGN, *area = slot + 4096;
-        port->view[i].lane = (struct ps__lane *)(void *)(slot + ps__lane_offset(i));
-        port->reader[i] = (struct ps__reader *)(void *)(area + ps__reader_offset(i));
-        port->about[i] = (struct ps__about *)(void *)(area + PS__READER_ROOM);
-        port->bits[i] = (ps__a64 *)(void *)(area + PS__READER_ROOM + 4096);
-    }
+    uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), begin = offset - offset % page;
+    uint64_t end = (offset + size + page - 1) / page * page;
+    return mprotect(shm->base + begin, end - begin, PROT_READ | PROT_WRITE) ? ps__fail_sys(errno, "mprotect") : 0;
 }
 
 /* The fixed part, all of it read-only: a stray pointer cannot damage what others own. Then words and the own slot writable. */
@@ -224,11 +151,12 @@ static int segment_map(struct ps__shm *shm, int fd)
     shm->base = base;
     madvise(base, shm->base_size, MADV_DONTDUMP);
     shm->port.members = shm->header.members;
-    segment_point(shm);
+    ps__shm_point(shm);
     if (shm->port.observe) return 0;
-    if (mprotect(shm->base + PS__SHM_WORDS, 4096, PROT_READ | PROT_WRITE) ||
-        mprotect(shm->base + PS__SHM_SLOTS + (size_t)shm->port.slot * PS__SHM_ALIGN, PS__SHM_SLOT_USED, PROT_READ | PROT_WRITE))
-        return ps__fail_sys(errno, "mprotect");
+    int err = segment_writable(shm, PS__SHM_WORDS, 4096);
+    uint64_t size = ps__shm_slot_size(shm->port.members);
+    if (!err) err = segment_writable(shm, PS__SHM_SLOTS + shm->port.slot * size, size);
+    if (err) return err;
     /* The lock survives closefrom() through this page, and does not survive in a forked child. */
     void *pin = mmap(NULL, 4096, PROT_READ, MAP_SHARED, shm->lock.fd, 0);
     if (pin == MAP_FAILED) return ps__fail(PS_ENOMEM, "cannot map a page: %s", strerror(errno));
@@ -237,9 +165,42 @@ static int segment_map(struct ps__shm *shm, int fd)
     return 0;
 }
 
+/*
+ * The slots of all members, by whoever comes before it is said that they are there: the creator at first, behind its link, so
+ * that who starts at the same time finds a file to join instead of making one in vain. Dying in the middle leaves it to the
+ * next, who does it again, which is nothing. Who only observes touches no slot that nobody ever had.
+ */
+static int segment_reserve(struct ps__shm *shm, int fd)
+{
+    unsigned members = shm->port.members;
+    ps__a64 *reserved = (ps__a64 *)(void *)(shm->base + PS__SHM_RESERVED);
+    if (shm->port.observe || ps__load_acq(reserved) == members) return 0;
+    int err = ps__shm_reserve_shared(fd, PS__SHM_SLOTS, members * ps__shm_slot_size(members), "a bus's members");
+    if (!err) ps__store_rel(reserved, members);
+    return err;
+}
+
 /* ------------------------------------------------------------------ create */
 
-/* Everything that exists from the start; the magic last. */
+#ifdef PS_TEST_HOOKS
+/* Tests of wrap-around: lanes that begin elsewhere than at zero, so that a joiner has to look at them. */
+static int segment_fill_lanes(int fd, unsigned members)
+{
+    struct ps__lane lane;
+    uint64_t high = members;
+    memset(&lane, 0, sizeof lane);
+    ps__lane_init(&lane);
+    if (ps__load_rlx(&lane.tail) == 0 && ps__load_rlx(&lane.base) == 0) return 0;
+    if (pwrite(fd, &high, 8, PS__SHM_WORDS + (off_t)offsetof(struct ps__words, lanes_high)) != 8)
+        return ps__fail_sys(errno, "writing a bus's words");
+    for (unsigned i = 0; i < members; i++)
+        if (pwrite(fd, &lane, offsetof(struct ps__lane, evicted), (off_t)ps__shm_lane_offset(members, i)) < 0)
+            return ps__fail_sys(errno, "writing a lane");
+    return 0;
+}
+#endif
+
+/* What must be there when the file gets its name. */
 static int segment_fill(struct ps__shm *shm, int fd, const ps_url *url, const struct ps__geometry *wanted)
 {
     struct ps__shm_header *h = &shm->header;
@@ -248,15 +209,9 @@ static int segment_fill(struct ps__shm *shm, int fd, const ps_url *url, const st
     ps__random(&h->seed, sizeof h->seed);
     ps__random(h->id, sizeof h->id);
     h->check = segment_check(h);
-    int err = ps__shm_reserve(fd, 0, 4096, "a bus's header");
-    if (!err) err = ps__shm_reserve(fd, PS__SHM_WORDS, 4096, "a bus's words");
-    for (unsigned i = 0; i < members && !err; i++)
-        err = ps__shm_reserve(fd, PS__SHM_SLOTS + (uint64_t)i * PS__SHM_ALIGN, PS__SHM_SLOT_USED, "a member's slot");
+    int err = ps__shm_resize(fd, ps__shm_fixed_size(members));
+    if (!err) err = ps__shm_reserve(fd, 0, PS__SHM_SLOTS, "a bus");
     if (err) return err;
-    if ((err = segment_size(fd, ps__shm_fixed_size(members)))) return err;
-    struct ps__shm_header unfinished = *h;
-    if (pwrite(fd, &unfinished, sizeof unfinished, 0) != (ssize_t)sizeof unfinished)
-        return ps__fail_sys(errno, "writing a bus's header");
     shm->port.members = members;
     struct ps__geometry g = *wanted;
     g.fixed = !shm->path[0];            /* an anonymous file is sealed at its full size */
@@ -264,15 +219,19 @@ static int segment_fill(struct ps__shm *shm, int fd, const ps_url *url, const st
     if (pwrite(fd, &word, 8, PS__SHM_WORDS + (off_t)offsetof(struct ps__words, geometry)) != 8)
         return ps__fail_sys(errno, "writing a bus's geometry");
 #ifdef PS_TEST_HOOKS
-    struct ps__lane lane;
-    memset(&lane, 0, sizeof lane);
-    ps__lane_init(&lane);
-    for (unsigned i = 0; i < members; i++)
-        if (pwrite(fd, &lane, sizeof lane, (off_t)(PS__SHM_SLOTS + i * PS__SHM_ALIGN + ps__lane_offset(i))) < 0)
-            return ps__fail_sys(errno, "writing a lane");
+    if ((err = segment_fill_lanes(fd, members))) return err;
 #endif
-    h->magic = SEGMENT_MAGIC;
-    if (pwrite(fd, &h->magic, 8, 0) != 8) return ps__fail_sys(errno, "writing a bus's magic");
+    h->magic = SEGMENT_MAGIC;           /* nobody reads the file before it has its name */
+    struct ps__shm_header whole = *h;
+    if (pwrite(fd, &whole, sizeof whole, 0) != (ssize_t)sizeof whole) return ps__fail_sys(errno, "writing a bus's header");
+    return 0;
+}
+
+static int segment_take(struct ps__shm *shm)
+{
+    int slot = ps__slot_take(shm);
+    if (slot < 0) return slot;
+    shm->port.slot = (unsigned)slot;
     return 0;
 }
 
@@ -285,7 +244,7 @@ static int segment_create_anonymous(struct ps__shm *shm, const ps_url *url, cons
     int err = segment_fill(shm, fd, url, wanted);
     if (err) return err;
     shm->geometry = *wanted;            /* for the offset only; known when it has been read back */
-    if ((err = segment_size(fd, ps__shm_ring_offset(shm, shm->port.members)))) return err;
+    if ((err = ps__shm_resize(fd, ps__shm_ring_offset(shm, shm->port.members)))) return err;
     if (fchmod(fd, 0600)) return ps__fail_sys(errno, "fchmod");
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) return ps__fail_sys(errno, "sealing");
     snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
@@ -293,11 +252,8 @@ static int segment_create_anonymous(struct ps__shm *shm, const ps_url *url, cons
     if (anchor < 0) return segment_no_proc(proc, errno);
     err = ps__kept_set(&shm->anchor, anchor);
     if (err) return ps__fail_sys(-err, "fstat");
-    if ((err = segment_lock_description(shm, fd, O_RDWR))) return err;
-    int slot = ps__slot_take(shm);
-    if (slot < 0) return slot;
-    shm->port.slot = (unsigned)slot;
-    return 0;
+    err = segment_lock_description(shm, fd, O_RDWR);
+    return err ? err : segment_take(shm);
 }
 
 /* PS_EAGAIN: somebody else was faster, or the file system would not link it. */
@@ -314,10 +270,8 @@ static int segment_create(struct ps__shm *shm, const ps_url *url, const struct p
     if (!err && fchmod(fd, shm->mode < 0 ? 0600 : (mode_t)shm->mode)) err = ps__fail_sys(errno, "fchmod");
     if (!err) err = segment_fill(shm, fd, url, wanted);
     if (!err) err = segment_lock_description(shm, fd, O_RDWR);
+    if (!err) err = segment_take(shm);  /* before it has a name: it never looks abandoned */
     if (err) return err;
-    int slot = ps__slot_take(shm);      /* before it has a name: it never looks abandoned */
-    if (slot < 0) return slot;
-    shm->port.slot = (unsigned)slot;
     snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
     if (linkat(AT_FDCWD, proc, AT_FDCWD, shm->path, AT_SYMLINK_FOLLOW) == 0) return 0;
     if (errno == EEXIST || (errno == ENOENT && shm->by_name)) return PS_EAGAIN;
@@ -386,14 +340,27 @@ static int segment_open(struct ps__shm *shm, int *out)
     if ((err = segment_lock_description(shm, fd, access))) return err;
     shm->port.members = shm->header.members;
     if (shm->port.observe) return 0;
-    int slot = ps__slot_take(shm);
-    if (slot < 0) return slot;
-    shm->port.slot = (unsigned)slot;
-    if (nameless) return 0;
+    if ((err = segment_take(shm))) return err;
     /* Locked: is it still the file of that name? Its last member may have removed it between our open and our lock. */
-    if (fstat(fd, &st) || st.st_nlink == 0 || lstat(shm->path, &named) || named.st_ino != st.st_ino || named.st_dev != st.st_dev)
+    if (!nameless && (fstat(fd, &st) || st.st_nlink == 0 || lstat(shm->path, &named) || named.st_ino != st.st_ino ||
+                      named.st_dev != st.st_dev))
         return PS_EAGAIN;
     return 0;
+}
+
+/* Removes file and bells if nobody else is there, under the lock of all bytes. The own byte goes first, so that of two who leave
+ * at once the later one finds nobody. high: slots that ever had a member. */
+static void segment_leave(struct ps__shm *shm, unsigned high)
+{
+    struct stat st;
+    if (shm->port.observe || !shm->path[0] || shm->proc || shm->port.slot >= PS_MEMBERS_MAX) return;
+    ps__bell_unlink(shm, shm->port.slot);
+    ps__slot_drop(shm, shm->port.slot);
+    if (!ps__slot_last(shm)) return;
+    for (unsigned i = 0; i < high; i++) ps__bell_unlink(shm, i);
+    /* Only if it is still ours: somebody may have put another file in its place. */
+    if (lstat(shm->path, &st) == 0 && st.st_ino == shm->lock.ino && st.st_dev == shm->lock.dev) unlink(shm->path);
+    if (shm->by_name) rmdir(shm->dir);  /* succeeds when it is empty */
 }
 
 static void segment_drop(struct ps__shm *shm, int fd)
@@ -412,7 +379,7 @@ int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
     uint64_t deadline = ps__now_ns() + (uint64_t)SEGMENT_PATIENCE_MS * 1000000u;
     int err = ps__geometry_wanted(url, &wanted);
     if (err) return err;
-    for (;;) {
+    for (int tries = 1;; tries++) {
         int fd = -1;
         shm->port.slot = PS_MEMBERS_MAX;
         if (!shm->path[0] && shm->anchor.fd < 0) {
@@ -426,13 +393,16 @@ int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
             }
         }
         if (!err) err = segment_map(shm, fd);
+        if (!err) err = segment_reserve(shm, fd);
         if (!err) {
             ps__close_fd(fd);
             break;
         }
+        if (err != PS_EAGAIN) segment_leave(shm, shm->port.members);    /* who was last may have found us there, and left */
         segment_drop(shm, fd);
         if (err != PS_EAGAIN) return err;
         if (ps__now_ns() > deadline) return ps__fail(PS_EBUSY, "%s is being taken down all the time", shm->path);
+        if (tries < SEGMENT_TRIES) continue;            /* two who start at once: the loser finds the winner's file */
         struct timespec nap = { 0, 1000000 };
         nanosleep(&nap, NULL);
     }
@@ -445,19 +415,10 @@ int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
 
 /* ------------------------------------------------------------------ the end */
 
-static void segment_remove(struct ps__shm *shm)
-{
-    struct stat st;
-    for (unsigned i = 0; i < shm->header.members; i++) ps__bell_unlink(shm, i);
-    /* Only if it is still ours: somebody may have put another file in its place. */
-    if (lstat(shm->path, &st) == 0 && st.st_ino == shm->lock.ino && st.st_dev == shm->lock.dev) unlink(shm->path);
-    if (shm->by_name) rmdir(shm->dir);  /* succeeds when it is empty */
-}
-
 void ps__shm_detach(struct ps__shm *shm, int forked)
 {
-    unsigned members = shm->port.members;
-    for (unsigned i = 0; i < members; i++) {
+    unsigned high = shm->base ? ps__slots_high(&shm->port) : 0;
+    for (unsigned i = 0; i < shm->port.members; i++) {
         if (shm->mapped[i].ring) munmap(shm->mapped[i].ring, ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry));
         if (shm->mapped[i].loan) munmap(shm->mapped[i].loan, ps__loans_size(&shm->geometry));
         shm->mapped[i].ring = shm->mapped[i].loan = NULL;
@@ -469,13 +430,7 @@ void ps__shm_detach(struct ps__shm *shm, int forked)
     shm->port.own.loan = NULL;
     if (shm->base) munmap(shm->base, shm->base_size);
     shm->base = NULL;
-    /* Nobody can take the slot while we could still write: only now. The last one out holds all bytes while it removes; the own
-     * byte goes first, so that of two who leave at once the later one finds nobody. */
-    if (!forked && !shm->port.observe && shm->path[0] && !shm->proc) {
-        ps__bell_unlink(shm, shm->port.slot);
-        ps__slot_drop(shm, shm->port.slot);
-        if (ps__slot_last(shm)) segment_remove(shm);
-    }
+    if (!forked) segment_leave(shm, high);      /* nobody can take the slot while we could still write: only now */
     if (shm->pin && !forked) munmap(shm->pin, 4096);    /* a forked child never had it */
     shm->pin = NULL;
     ps__bell_close(shm);
@@ -484,6 +439,6 @@ void ps__shm_detach(struct ps__shm *shm, int forked)
 
 #undef SEGMENT_MAGIC
 #undef SEGMENT_ENDIAN
-#undef SEGMENT_CHUNK
 #undef SEGMENT_MEMBERS
 #undef SEGMENT_PATIENCE_MS
+#undef SEGMENT_TRIES

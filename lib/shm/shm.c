@@ -88,7 +88,7 @@ static int shm_loan_reserve(struct ps__port *port)
 
 static unsigned char *shm_big(struct ps__port *port, unsigned slot)
 {
-    return shm_of(port)->base + PS__SHM_SLOTS + (size_t)port->members * PS__SHM_ALIGN + (size_t)slot * (PS__BIG_BITS / 8);
+    return shm_of(port)->base + ps__shm_big_offset(port->members, slot);
 }
 
 static ps__a64 *shm_big_reserve(struct ps__port *port)
@@ -131,10 +131,12 @@ static uint64_t shm_memory(struct ps__port *port, unsigned slot)
 {
     struct ps__geometry g;
     ps__port_geometry(port, &g);
-    uint64_t memory = slot < port->members ? 0 : 8192;
+    unsigned high = ps__slots_high(port);
+    uint64_t memory = slot < port->members ? 0 : PS__SHM_SLOTS;
     for (unsigned i = 0; i < port->members; i++) {
         if (slot < port->members && i != slot) continue;
-        memory += PS__SHM_SLOT_USED;
+        memory += ps__shm_slot_size(port->members);
+        if (i >= high) continue;                /* never had a member: pages of it need not be touched */
         if (ps__load_acq(&port->view[i].lane->ring)) memory += ps__cells_size(&g) + ps__payload_size(&g);
         if (ps__load_acq(&port->view[i].lane->loan)) memory += ps__loans_size(&g);
         if (ps__load_acq(&port->about[i]->big)) memory += PS__BIG_BITS / 8;

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * shm.h - the file of a shm bus and a handle's share in it, as segment.c, member.c and shm.c see them.
+ * shm.h - the file of a shm bus and a handle's share in it, as layout.c, segment.c, member.c and shm.c see them.
  *
- * The file, every region at a multiple of 64 KiB whatever the page size:
+ * The file. What is there from the start lies together, so that one call reserves it; what is mapped by itself begins at a
+ * multiple of 64 KiB, whatever the page size:
  *
  *   0                     struct shm_header      immutable once the file has a name; read with pread(2), once
- *   64 KiB                struct ps__words       mapped writable by every member
- *   128 KiB + slot*64K    lane (4 KiB), area (16 KiB)    writable by the slot's owner, read-only to the others
+ *   4 KiB                 struct ps__words       mapped writable by every member
+ *   8 KiB   + slot*8K     lane, reader, about, small filter      writable by the slot's owner, read-only to the others;
+ *                                                12K with more than 120 members, whose words of each other need room
  *   then    + slot*128K   large interest filter          reserved when it is needed
  *   then    + slot*stride cells, payload; loans          reserved at the owner's first publish, first loan
  *
@@ -20,11 +22,11 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
-#define PS__SHM_VERSION   1u
+#define PS__SHM_VERSION   2u
 #define PS__SHM_ALIGN     65536u
-#define PS__SHM_WORDS     65536u        /* offsets */
-#define PS__SHM_SLOTS     131072u
-#define PS__SHM_SLOT_USED (4096u + PS__AREA_SIZE)
+#define PS__SHM_WORDS     4096u         /* offsets */
+#define PS__SHM_RESERVED  8184u         /* behind the words: members, once the slots of all are reserved */
+#define PS__SHM_SLOTS     8192u
 #define PS__SHM_LOCKS     ((off_t)1 << 40)
 #define PS__SHM_PATH      512
 
@@ -36,14 +38,15 @@ struct ps__shm_header {
     uint64_t id[2];                     /* random: names of bells derive from it */
     uint64_t check;                     /* over all of the above but magic */
 };
-_Static_assert(sizeof(struct ps__shm_header) == 56, "the header's layout is that of version 1");
-_Static_assert(sizeof(struct ps__words) <= 4096 && PS__AREA_SIZE == 16384, "the layout of version 1");
+_Static_assert(sizeof(struct ps__shm_header) == 56, "the header's layout is that of version 2");
+_Static_assert(PS__SHM_WORDS + sizeof(struct ps__words) <= PS__SHM_RESERVED && sizeof(struct ps__about) == 384 &&
+               PS__SMALL_BITS == 32768, "the layout of version 2");
 _Static_assert(offsetof(struct ps__words, sleepers) == 2176 && offsetof(struct ps__words, geometry) == 2448 &&
                offsetof(struct ps__lane, limit) == 128 && offsetof(struct ps__lane, horizon) == 256 &&
                offsetof(struct ps__lane, epoch) == 280 && offsetof(struct ps__lane, loan) == 296 &&
                offsetof(struct ps__lane, evicted) == 384 && offsetof(struct ps__reader, armed) == 128 &&
                offsetof(struct ps__reader, cursor) == 256 && offsetof(struct ps__about, wild) == 256 &&
-               offsetof(struct ps__cell, meta) == 28, "the layout of version 1, on every architecture");
+               offsetof(struct ps__cell, meta) == 28, "the layout of version 2, on every architecture");
 
 struct ps__shm {
     struct ps__port port;               /* first: the ring's functions get this as their state */
@@ -77,6 +80,25 @@ struct ps__shm {
     struct ps__kept dirfd;              /* for names too long for an address */
 };
 
+/* ------------------------------------------------------------------ layout.c: what lies where, and space for it */
+
+/* How large a slot is, and where its lane, which is the first thing in it, and its large filter lie in the file. */
+PS_PRIVATE uint64_t ps__shm_slot_size(unsigned members);
+PS_PRIVATE uint64_t ps__shm_lane_offset(unsigned members, unsigned slot);
+PS_PRIVATE uint64_t ps__shm_big_offset(unsigned members, unsigned slot);
+/* Where in the file a slot's ring and its loan area lie; once the geometry is known. */
+PS_PRIVATE uint64_t ps__shm_ring_offset(const struct ps__shm *shm, unsigned slot);
+PS_PRIVATE uint64_t ps__shm_loan_offset(const struct ps__shm *shm, unsigned slot);
+/* All that does not depend on the geometry. */
+PS_PRIVATE uint64_t ps__shm_fixed_size(unsigned members);
+/* The port's pointers into the mapped fixed part. */
+PS_PRIVATE void ps__shm_point(struct ps__shm *shm);
+/* Reserves a region; PS_ENOSPC with numbers. */
+PS_PRIVATE int ps__shm_reserve(int fd, uint64_t offset, uint64_t size, const char *what);
+/* The same of what others may be reserving too, or have already: nothing goes back. */
+PS_PRIVATE int ps__shm_reserve_shared(int fd, uint64_t offset, uint64_t size, const char *what);
+PS_PRIVATE int ps__shm_resize(int fd, uint64_t size);
+
 /* ------------------------------------------------------------------ segment.c: the file */
 
 /* From the URL: path or anonymous, checked. */
@@ -85,9 +107,6 @@ PS_PRIVATE int ps__shm_locate(struct ps__shm *shm, const ps_url *url);
 PS_PRIVATE int ps__shm_attach(struct ps__shm *shm, const ps_url *url);
 /* Unmaps, and if nobody else is there removes the file and its bells. forked: touches nothing but the copy. */
 PS_PRIVATE void ps__shm_detach(struct ps__shm *shm, int forked);
-/* Reserves a region; PS_ENOSPC with numbers. */
-PS_PRIVATE int ps__shm_reserve(int fd, uint64_t offset, uint64_t size, const char *what);
-PS_PRIVATE uint64_t ps__shm_fixed_size(unsigned members);
 /* A fresh description of the file, for mapping; the caller closes it. -1 with ps_errmsg. */
 PS_PRIVATE int ps__shm_data_fd(struct ps__shm *shm);
 
@@ -107,9 +126,6 @@ PS_PRIVATE int ps__slot_repair(struct ps__port *port, unsigned slot);
 /* Maps a lane's ring; writable for its owner. 0 or an error. */
 PS_PRIVATE int ps__slot_map(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view);
 PS_PRIVATE int ps__slot_map_loan(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view);
-/* Where in the file a slot's ring and its loan area lie; once the geometry is known. */
-PS_PRIVATE uint64_t ps__shm_ring_offset(const struct ps__shm *shm, unsigned slot);
-PS_PRIVATE uint64_t ps__shm_loan_offset(const struct ps__shm *shm, unsigned slot);
 /* Reads it, once, when some lane is reserved; fix: because one is about to be. */
 PS_PRIVATE int ps__shm_know_geometry(struct ps__shm *shm, int fix);
 

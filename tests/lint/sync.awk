@@ -49,7 +49,7 @@ FNR == 1 { waiting = ""; function_name = ""; inside = 0; before = "" }
     }
 
     # Functions: what is at the left edge and has a parameter list.
-    if (code ~ /^[a-z].*\(/ && code !~ /^(typedef|extern|return|else|if)/ && code !~ /;[ \t]*$/) {
+    if (code ~ /^(PS_(COLD|NOINLINE) )?[a-z].*\(/ && code !~ /^(typedef|extern|return|else|if)/ && code !~ /;[ \t]*$/) {
         function_name = code
         sub(/\(.*/, "", function_name)
         sub(/.*[ *]/, "", function_name)
