@@ -57,60 +57,71 @@ static PS_ALWAYS_INLINE int publish_tell(struct ps__port *port, uint64_t *set, u
     return count;
 }
 
-/* Somebody subscribed or unsubscribed since the first look: once more, behind the fence (m5.6). */
+/* Who wants it now. The words of the set, 0: nobody. */
+static PS_NOINLINE unsigned publish_wanted(struct ps__port *port, const ps_topic *topic, uint64_t *set)
+{
+    uint64_t epoch = ps__interest_epoch(port, topic);
+    unsigned words = ps__set_words(port);
+    return ps__interest_set(port, topic, epoch, words, set) ? words : 0;
+}
+
+/* The same where the first look is not known, or no longer true: behind the fence (m5.6). */
 static PS_NOINLINE int publish_tell_anew(struct ps__port *port, const ps_topic *topic, uint64_t stamp)
 {
-    uint64_t set[PS__SET_WORDS], epoch = ps__interest_epoch(port, topic);
-    unsigned words = ps__set_words(port);
-    ps__interest_set(port, topic, epoch, words, set);
-    return publish_tell(port, set, words, stamp);
+    uint64_t set[PS__SET_WORDS];
+    return publish_tell(port, set, publish_wanted(port, topic, set), stamp);
 }
 
 /*
- * One attempt. The count of receivers, or PS_EAGAIN, with the detail where it is an error. Two constants: `small`, the message is
- * inline in a cell, and `sets`, the words of sets, 0 if that is not known. What else comes up seldom is PS_EAGAIN then.
+ * One attempt to send a message that is inline in a cell. The count of receivers, or PS_EAGAIN, also for what comes up seldom, or
+ * another error. sets, a constant: for how many words of sets this is compiled.
  */
-static PS_ALWAYS_INLINE int publish_attempt(struct ps__port *port, const struct ps__message *m, int small, unsigned sets)
+static PS_ALWAYS_INLINE int publish_small(struct ps__port *port, const struct ps__message *m, unsigned sets)
 {
     uint64_t set[PS__SET_WORDS], stamp;
     int ready = ps__load_acq(&port->ready) != 0;        /* SYNC(setup) acquire, as in ps__port_ready */
-    if (PS_LIKELY(ready)) {                    /* readers had these lines last: fetch them while looking who wants it */
+    if (PS_LIKELY(ready)) {             /* readers had these lines last: fetch them while looking who wants it */
         struct ps__cell *cell = &port->own.cell[ps__load_rlx(&port->guess) & (port->own.cells - 1)];
         ps__prefetch_write(&port->own.lane->tail);
         ps__prefetch_write(cell);
         ps__prefetch_write((char *)cell + PS__LINE / 2);
     }
     uint64_t epoch = ps__interest_epoch(port, m->topic);
-    unsigned words = ps__set_words(port);
-    if (sets && PS_UNLIKELY(words != sets)) return PS_EAGAIN;
-    if (sets) words = sets;
-    if (!ps__interest_set(port, m->topic, epoch, words, set)) return 0;
-    if (small && PS_UNLIKELY(!ready || publish_fenced(port))) return PS_EAGAIN;
-    if (!small) {
-        int err = ps__port_ready(port);
-        if (err) return err;
-        if (publish_fenced(port)) return ps__fail(PS_EFENCED, "slot %u of the bus has another owner now", port->slot);
-        uint64_t end = ps__load_rlx(&port->message_end);
-        if (!m->lease && m->size >= end) return ps__message_too_large(m->size, end - 1);        /* the bus's word said more */
-    }
-    int err = small ? ps__put(port, m, PS__KIND_INLINE, &stamp) : m->lease ? ps__loans_put(port, m, &stamp)
-                                                                           : ps__ring_put(port, m, &stamp);
+    if (PS_UNLIKELY(ps__set_words(port) != sets)) return PS_EAGAIN;
+    if (!ps__interest_set(port, m->topic, epoch, sets, set)) return 0;
+    if (PS_UNLIKELY(!ready || publish_fenced(port))) return PS_EAGAIN;
+    int err = sets == 1 ? ps__put(port, m, PS__KIND_INLINE, &stamp) : ps__ring_put(port, m, &stamp);
     if (PS_UNLIKELY(err)) return err;
     if (port->shared_lane) publish_tally(port);         /* in a lane of its own the numbers tell */
 
     /* SYNC(sleep) the commit before the looks at armed; other end sleep_arm. acq_rel is not enough: m5.2, m5.3. */
     ps__fence_sc();
     if (PS_UNLIKELY(ps__interest_epoch(port, m->topic) != epoch)) return publish_tell_anew(port, m->topic, stamp);
-    return publish_tell(port, set, words, stamp);
+    return publish_tell(port, set, sets, stamp);
 }
 
-static PS_NOINLINE int publish_once(struct ps__port *port, const struct ps__message *m) { return publish_attempt(port, m, 0, 0); }
-
-/* A small one on a bus that had 65 to 128 members. */
-static PS_NOINLINE int publish_wide(struct ps__port *port, const ps_topic *topic, const void *data, size_t size)
+/* On a bus that had 65 to 128 members. */
+static PS_NOINLINE int publish_small_wide(struct ps__port *port, const ps_topic *topic, const void *data, size_t size)
 {
     struct ps__message m = { topic, data, size, NULL };
-    return publish_attempt(port, &m, 1, 2);
+    return publish_small(port, &m, 2);
+}
+
+/* One attempt to send whatever it is: large, the first, on a very large bus. */
+static int publish_once(struct ps__port *port, const struct ps__message *m)
+{
+    uint64_t set[PS__SET_WORDS], stamp;
+    if (!publish_wanted(port, m->topic, set)) return 0;
+    int err = ps__port_ready(port);
+    if (err) return err;
+    if (publish_fenced(port)) return ps__fail(PS_EFENCED, "slot %u of the bus has another owner now", port->slot);
+    uint64_t end = ps__load_rlx(&port->message_end);
+    if (!m->lease && m->size >= end) return ps__message_too_large(m->size, end - 1);    /* the bus's word said more */
+    err = m->lease ? ps__loans_put(port, m, &stamp) : ps__ring_put(port, m, &stamp);
+    if (err) return err;
+    if (port->shared_lane) publish_tally(port);
+    ps__fence_sc();                                     /* SYNC(sleep) as in publish_small */
+    return publish_tell_anew(port, m->topic, stamp);
 }
 
 /* Publishes, and waits for room where the URL and the caller allow it. */
@@ -132,7 +143,6 @@ int ps__port_send(struct ps__port *port, const struct ps__message *m, int wait)
     return ps__fail(PS_EAGAIN, "the ring is full: a reader is behind, or a fellow publish is unfinished");
 }
 
-/* Whatever it is: large, the first, refused. */
 static PS_NOINLINE int publish_any(struct ps__port *port, const ps_topic *topic, const void *data, size_t size, int wait)
 {
     if (port->observe) return ps__fail(PS_ENOTSUP, "a handle with observe=1 sends nothing");
@@ -152,8 +162,8 @@ int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_
     struct ps__port *port = state;
     if (PS_LIKELY(size <= PS__INLINE && size + topic->len <= PS__INLINE && !port->observe)) {
         struct ps__message m = { topic, data, size, NULL };
-        int result = PS_LIKELY(ps__set_words(port) == 1) ? publish_attempt(port, &m, 1, 1)
-                                                         : publish_wide(port, topic, data, size);
+        int result = PS_LIKELY(ps__set_words(port) == 1) ? publish_small(port, &m, 1)
+                                                         : publish_small_wide(port, topic, data, size);
         if (PS_LIKELY(result != PS_EAGAIN)) return result;
     }
     return publish_any(port, topic, data, size, wait);
@@ -161,10 +171,9 @@ int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_
 
 int ps__port_wanted(void *state, const ps_topic *topic)
 {
-    struct ps__port *port = state;
-    uint64_t set[PS__SET_WORDS], epoch = ps__interest_epoch(port, topic);
-    unsigned words = ps__set_words(port);
-    return ps__interest_set(port, topic, epoch, words, set) ? ps__interest_count(set, words) : 0;
+    uint64_t set[PS__SET_WORDS];
+    unsigned words = publish_wanted(state, topic, set);
+    return ps__interest_count(set, words);
 }
 
 /* A message of any kind, without a look who wants it. */

@@ -9,7 +9,7 @@
  * A third descriptor, the event, is private to the handle: wake(), ps_stop(), and "something was left" of ps_fd().
  *
  * SYNC(sleep) sleeper: drain, armed, own bit, fence, look (m5.5, m5.10, m5.12, m5b.2). Publisher: commit, fence, look at bit
- * and armed (publish_attempt). SYNC(space) waiter: drain, waiting, own bit, fence, room (m6.1, m6.2). Others: change, fence, look
+ * and armed (publish_small). SYNC(space) waiter: drain, waiting, own bit, fence, room (m6.1, m6.2). Others: change, fence, look
  * (ps__wake_waiters).
  */
 #include "ring.h"
@@ -118,7 +118,7 @@ static void sleep_arm(struct ps__port *port)
     port->env->drain(port, PS__BELL_MESSAGE);           /* before the last look, never after it: m5b.2 */
     ps__store_rlx(&reader->armed, ++port->sleep_number);        /* odd, and never used before: m5b.1 */
     ps__or_rlx(&port->words->sleepers[port->slot / 64], ps__set_bit(port->slot));       /* a locked operation: m5.11 */
-    ps__fence_sc();                             /* SYNC(sleep) other end publish_attempt */
+    ps__fence_sc();                             /* SYNC(sleep) other end publish_small */
     port->armed = 1;
     ps__bump(&port->sleeps, 1);
 }
