@@ -164,6 +164,29 @@ static int leave_a_stray_word(void *arg)
 }
 
 /* A word that announces a lane where there is none, or none that could be: the slot is as good as any. */
+/* As a reader may meet it: a whole lap later somebody has begun to write where its message lies, alone, and it was told nothing. */
+static void test_p7_message_that_is_being_overwritten_is_lost_not_torn(void **state)
+{
+    (void)state;
+    ps_bus *bus, *reader;
+    int got = 0;
+    assert_ok(ps_open(&bus, scratch_url("bus", SMALL)));
+    assert_ok(ps_open(&reader, scratch_url("bus", "lossy=1")));
+    assert_ok(ps_subscribe(reader, "t", count_take, &got, NULL, NULL));
+    assert_int_equal(ps_dispatch(reader, 0, 0), 0);
+    assert_int_equal(ps_publish(bus, "t", "old", 3), 1);
+    ps__store_rlx(&forge_lane(bus)->tail, ps__pack(17, 0));
+    ps__store_rel(&forge_cell(bus, 0)->begun, 17);
+    ps__fence_rel();
+    forge_cell(bus, 0)->data[0] = 'n';
+    assert_int_equal(ps_dispatch(reader, 0, 0), 0);
+    assert_int_equal(got, 0);
+    assert_int_equal(forge_stats(reader).lost, 1);
+    assert_ok(ps_close(bus));
+    assert_ok(ps_close(reader));
+    scratch_empty();
+}
+
 static void test_p9_stray_word_in_a_free_slot_keeps_nobody_out(void **state)
 {
     (void)state;
@@ -244,6 +267,7 @@ int main(void)
         HOSTILE_TEST(test_p9_forged_geometry_lends_and_takes_no_more_than_there_is),
         HOSTILE_TEST(test_p9_message_larger_than_anybody_may_send_is_garbage),
         HOSTILE_TEST(test_p9_forged_stamp_keeps_nobody_awake),
+        HOSTILE_TEST(test_p7_message_that_is_being_overwritten_is_lost_not_torn),
         HOSTILE_TEST(test_p9_stray_word_in_a_free_slot_keeps_nobody_out),
         HOSTILE_TEST(test_p9_lane_of_unfinished_claims_only_is_taken_over_in_time),
     };

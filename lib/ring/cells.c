@@ -32,6 +32,51 @@ static PS_NOINLINE void cells_turn(struct ps__port *port, unsigned lane)
     port->copy_cursor = ps__has_slot(port) ? &port->reader[port->slot]->cursor[lane] : &port->no_cursor;
 }
 
+/* Copies are believed: `count` of the cells from the cursor up to c. */
+static PS_ALWAYS_INLINE void cells_believe(struct ps__port *port, uint64_t c, unsigned count)
+{
+    const unsigned lane = port->copy_lane;
+    const uint64_t first = port->next[lane];
+    port->copy[count].stamp = c + 1;
+    port->copy_count = count;
+    port->lag_got += count;
+    port->turn_left -= count && count < port->turn_left ? count : port->turn_left;
+    port->copy_show = port->shown[lane] + port->copy_every;
+    port->moved[lane / 64] |= ps__set_bit(lane);
+    port->any_moved = 1;
+    const uint64_t next = port->copy[0].stamp - 1;
+    if (next != first) {
+        ps__cells_pass(port, next);
+        ps__cells_unwanted(port, next - first);
+    }
+}
+
+/*
+ * The first message after nothing was there, alone and wholly in its cell: what it says of itself is enough, and the line of
+ * tail stays where it is. 0: it is none of that, or was overwritten.
+ */
+int ps__cells_lone(struct ps__port *port, unsigned lane)
+{
+    const struct ps__view *view = &port->view[lane];
+    const uint64_t first = port->next[lane], mask = view->cells - 1;
+    struct ps__cell *cell = &view->cell[first & mask], *behind = &view->cell[(first + 1) & mask];
+    struct ps__copy *copy = port->copy;
+    __builtin_prefetch((const char *)cell + PS__LINE / 2);
+    if (ps__load_rlx(&behind->stamp) == first + 2 || (ps__load_rlx(&cell->meta) & 0xff) != PS__KIND_INLINE) return 0;
+    if (ps__load_rlx(&cell->publisher) == port->mute) return 0;
+    if (port->copy_lane != lane) cells_turn(port, lane);
+    ps__cells_drop(port);
+    ps__copy_out(copy, cell, sizeof *cell);
+    copy->stamp = first + 1;
+    /* SYNC(begun) acquire fence, other end ps__put: if a byte of the copy was of a later message, that one is begun now. m1.3 */
+    ps__fence_acq();
+    if (ps__load_rlx(&cell->begun) != first + 1) return 0;
+    port->copy_tail = first + 1;
+    port->at_head = 1;
+    cells_believe(port, first + 1, 1);
+    return 1;
+}
+
 int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
 {
     if (port->copy_lane != lane) cells_turn(port, lane);
@@ -75,20 +120,8 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     }
     /* The second look is for a sleep of 2^32 messages in between: then the first cell has another stamp too. */
     if (c == first || ps__load_rlx(&cells[first & mask].stamp) != first + 1) return 0;
-    const unsigned count = PS__COPIES - room;
     port->at_head = c != limit && room;
-    copy->stamp = c + 1;
-    port->copy_count = count;
-    port->lag_got += count;
-    port->turn_left -= count && count < port->turn_left ? count : port->turn_left;
-    port->copy_show = port->shown[lane] + port->copy_every;
-    port->moved[lane / 64] |= ps__set_bit(lane);
-    port->any_moved = 1;
-    const uint64_t next = port->copy[0].stamp - 1;
-    if (next != first) {
-        ps__cells_pass(port, next);
-        ps__cells_unwanted(port, next - first);
-    }
+    cells_believe(port, c, PS__COPIES - room);
     return 1;
 }
 

@@ -9,6 +9,8 @@
 
 enum { PS__MARK_NONE, PS__MARK_DUE, PS__MARK_TAKEN };    /* ps__port.marked */
 
+/* The message at the cursor, where the look before found nothing. 0: it is none for this short way. See cells.c. */
+PS_PRIVATE int ps__cells_lone(struct ps__port *port, unsigned lane);
 /*
  * The committed cells from the cursor on, `most` of them. 1: the cursor has moved, or there is something in the window; 0: what
  * stands there cannot be believed, the first of them was overwritten.

@@ -181,7 +181,7 @@ static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__mess
     uint64_t near = ps__load_rlx(&lane->base);
     int32_t ahead = ps__diff(ps__seq(tail), (uint32_t)near);
     uint64_t number = near + (uint64_t)(int64_t)ahead;
-    /* Release: whoever sees that this message is begun sees the claim. m1.17 */
+    /* SYNC(begun) release, other end ps__cells_lone: whoever sees that this message is begun sees the claim. m1.17 */
     ps__store_rel(&cell->begun, number + 1);
     /* SYNC(claim) release fence, other end the acquire fence before a reader looks at tail: whoever has seen a byte of
      * this payload sees the claim, and that it is begun (m1.16). An acq_rel swap is not enough: m1.1, m1.2. */

@@ -252,7 +252,9 @@ static int reader_step(struct ps__port *port, unsigned lane, int *resyncs)
     if ((int64_t)(stamp - next - 1) < 0 || stamp == 0) return READER_NOTHING;
     if (PS_LIKELY(stamp == next + 1)) {
         if (port->at_head && port->lag_got && ps__lag_pause(port, 1)) port->copy_tail = next;   /* there is more by now */
-        if (PS_LIKELY(ps__cells_fill(port, lane, most))) {
+        int lone = !port->at_head && (port->copy_lane != lane || (int64_t)(port->copy_tail - next) <= 0) &&
+                   ps__cells_lone(port, lane);
+        if (lone || PS_LIKELY(ps__cells_fill(port, lane, most))) {
             if (port->marked == PS__MARK_DUE) ps__cells_mark(port, lane);
             return ps__cells_left(port) ? READER_DONE : READER_SKIPPED;
         }

@@ -25,7 +25,7 @@
  *   lane.epoch               the member who takes the slot       its owner                            fencing
  *   lane.ring, lane.loan     the owner, once reserved            readers                              SYNC(reserve)
  *   cell.stamp               the producer that claimed it        everybody                            SYNC(commit)
- *   cell.begun               the producer that claimed it        readers of a lone message            PROTOCOL 2
+ *   cell.begun               the producer that claimed it        readers of a lone message            SYNC(begun)
  *   reader.*, about.*        that member only                    producers, tools
  */
 #ifndef PS_RING_H
