@@ -34,16 +34,14 @@ static void test_lag_nothing_read_or_marked_never_pauses(void **state)
     assert_int_equal(port.lag_ns, 0);
 }
 
-static void test_lag_in_step_with_the_producer_tries_every_ninth_time(void **state)
+static void test_lag_in_step_with_the_producer_tries_every_other_time(void **state)
 {
     (void)state;
-    for (int i = 0; i < 8; i++)
-        assert_int_equal(at_head(1, 1), 0);
+    assert_int_equal(at_head(1, 1), 0);
     assert_int_equal(at_head(1, 1), 1);
     assert_int_equal(port.lag_got, 0);
     assert_int_equal(port.lag_ns, 250);
-    for (int i = 0; i < 8; i++)
-        assert_int_equal(at_head(1, 1), 0);             /* the pause brought one message: not worth it, again later */
+    assert_int_equal(at_head(1, 1), 0);                 /* the pause brought one message: not worth it, again later */
     assert_int_equal(at_head(1, 1), 1);
 }
 
@@ -72,7 +70,7 @@ static void test_lag_grows_while_it_pays_up_to_its_bounds(void **state)
 static void test_lag_in_vain_is_tried_ever_more_rarely(void **state)
 {
     (void)state;
-    static const unsigned tries[] = { 8, 24, 56, 120, 248, 504, 1016, 2040, 4088, 4096, 4096 };
+    static const unsigned tries[] = { 1, 3, 7, 15, 31, 63, 127, 255, 511, 1023, 2047, 4095, 4096, 4096 };
     for (size_t i = 0; i < sizeof tries / sizeof *tries; i++) {
         unsigned waited = 0;
         while (!at_head(1, 0))
@@ -85,7 +83,7 @@ static void test_lag_in_vain_is_tried_ever_more_rarely(void **state)
     while (!at_head(1, 0))
         ;
     assert_int_equal(at_head(100, 0), 1);               /* a flood after all */
-    assert_int_equal(port.lag_try, 8);
+    assert_int_equal(port.lag_try, 1);
 }
 
 #define LAG_TEST(name) cmocka_unit_test_setup(name, lag_setup)
@@ -94,7 +92,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         LAG_TEST(test_lag_nothing_read_or_marked_never_pauses),
-        LAG_TEST(test_lag_in_step_with_the_producer_tries_every_ninth_time),
+        LAG_TEST(test_lag_in_step_with_the_producer_tries_every_other_time),
         LAG_TEST(test_lag_grows_while_it_pays_up_to_its_bounds),
         LAG_TEST(test_lag_in_vain_is_tried_ever_more_rarely),
     };

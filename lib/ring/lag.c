@@ -15,7 +15,7 @@
 #define LAG_MOST_NS   4000u
 #define LAG_WORTH     3u                /* messages that make a pause worth it */
 #define LAG_ENOUGH    256u              /* messages that make a pause long enough */
-#define LAG_TRY_LEAST 8u                /* times at the head between two tries */
+#define LAG_TRY_LEAST 1u                /* times at the head between two tries */
 #define LAG_TRY_MOST  4096u
 
 /* in_step: it took all there was and finds more at once. 1: paused, look again. */
