@@ -60,7 +60,7 @@ static PS_ALWAYS_INLINE int put_claim(struct ps__port *port, uint32_t units, uin
     struct ps__claim *claim = port->claim;
     uint32_t self = ps__thread_number() + 1;
     int own = put_inside(claim, self), looked = 0;
-    if (PS_UNLIKELY(!own)) ps__claim_shared(claim, lane);
+    if (PS_UNLIKELY(!own)) ps__claim_shared(port);
     for (uint64_t tail = ps__load_rlx(&lane->tail);;) {
         uint32_t pad = ps__ring_pad(ps__pos(tail), units, view->units);
         uint64_t limit = ps__load_acq(&lane->limit);    /* SYNC(limit) acquire: see ring_room */

@@ -9,6 +9,7 @@
 #include <errno.h>
 
 #define RING_CROWDED_NS 1000u           /* between two messages of a thread that publishes without a pause, and others do */
+#define RING_WALK       8u              /* committed cells that a shared claim looks at: its own, and those of some fellows */
 #define RING_AWAY_NS    3000u           /* some hundred messages of the others */
 
 #ifdef PS_TEST_HOOKS
@@ -91,6 +92,35 @@ PS_COLD static int ring_blame(struct ps__port *port, const struct ring_scan *sca
     return freed;
 }
 
+/*
+ * Steps over `most` committed cells from limit on, and answers where the first is that it has not seen to be committed. A cell
+ * that was seen stays committed until limit passes it, so the thread goes on where it was, with numbers of 64 bits.
+ */
+static uint64_t ring_walk(struct ps__port *port, uint64_t tail, uint64_t limit, unsigned most)
+{
+    const struct ps__view *view = &port->own;
+    struct ps__claim_run *run = &ps__claim_run;
+    uint64_t base = ps__load_rlx(&view->lane->base), p = limit;
+    uint64_t number = base + (uint64_t)(int64_t)ps__diff(ps__seq(limit), (uint32_t)base);
+    if (run->walked_by == port->memo_odd[0] && (int64_t)(run->walked - number) >= 0 &&
+        ps__diff((uint32_t)run->walked, ps__seq(tail)) <= 0) {
+        number = run->walked;
+        p = ps__pack((uint32_t)number, run->walked_pos);
+    }
+    for (; most && ps__diff(ps__seq(p), ps__seq(tail)) < 0; most--) {
+        struct ps__cell *cell = &view->cell[ps__seq(p) & (view->cells - 1)];
+        /* SYNC(commit) acquire, other end ps__put: the cell's sizes are those of that message. m1.13. The low half
+         * tells: a claim cannot be 2^32 messages old. */
+        if ((uint32_t)ps__load_acq(&cell->stamp) != ps__seq(p) + 1) break;
+        p = ps__pack(ps__seq(p) + 1, ring_cell_end(cell));
+        number++;
+    }
+    run->walked_by = port->memo_odd[0];
+    run->walked = number;
+    run->walked_pos = ps__pos(p);
+    return p;
+}
+
 /* done: the caller knows that all before tail is committed, and need not be shown. */
 static int ring_room(struct ps__port *port, uint64_t tail, const struct ring_need *need, int full, int done)
 {
@@ -103,14 +133,7 @@ again:
         scan.evicted[r] = ps__load_rlx(&lane->evicted[r]);      /* before the fence: m11.3; an old value is too careful */
 
     /* SYNC(limit) acquire, other end the swap below by another producer: what it saw read is read for us too. m1.11, m2.1 */
-    uint64_t limit = ps__load_acq(&lane->limit), p = done ? tail : limit;
-    while (ps__diff(ps__seq(p), ps__seq(tail)) < 0) {
-        struct ps__cell *cell = &view->cell[ps__seq(p) & (view->cells - 1)];
-        /* SYNC(commit) acquire, other end ps__put: the cell's sizes are those of that message. m1.13. The low half
-         * tells: a claim cannot be 2^32 messages old. */
-        if ((uint32_t)ps__load_acq(&cell->stamp) != ps__seq(p) + 1) break;
-        p = ps__pack(ps__seq(p) + 1, ring_cell_end(cell));
-    }
+    uint64_t limit = ps__load_acq(&lane->limit), p = done ? tail : ring_walk(port, tail, limit, UINT32_MAX);
     uint32_t committed = ps__seq(p);
     /* SYNC(join) a joiner that is not seen below will see horizon, and begins behind it. A compare-and-swap, never a plain
      * store (m3.4); before the fence (m3.6); the fence always (m3.1, m3.5). Other end: join_gates. */
@@ -206,12 +229,21 @@ static void claim_share(struct ps__claim *claim)
  * first time within a microsecond, stays away for a while: then each has runs of its own, with the lines in its cache. Who reads
  * in between answers somebody, and is let alone.
  */
-void ps__claim_shared(struct ps__claim *claim, struct ps__lane *lane)
+void ps__claim_shared(struct ps__port *port)
 {
+    struct ps__claim *claim = port->claim;
+    struct ps__lane *lane = port->own.lane;
     struct ps__claim_run *run = &ps__claim_run;
     if (ps__load_acq(&claim->owner) != PS__CLAIM_SHARED) claim_share(claim);    /* SYNC(own) acquire, other end claim_share */
-    if (run->claim != claim) *run = (struct ps__claim_run){ claim, 0, ps__seq(ps__load_rlx(&lane->tail)) };
-    if (ps__seq(ps__load_rlx(&lane->tail)) == run->next) return;
+    uint64_t tail = ps__load_rlx(&lane->tail);
+    if (run->claim == claim && ps__seq(tail) == run->next) return;
+    /* A few at a time: it is what room would do for thousands, while somebody waits. SYNC(limit) acquire, as there. */
+    (void)ring_walk(port, tail, ps__load_acq(&lane->limit), RING_WALK);
+    if (run->claim != claim) {
+        run->claim = claim;
+        run->crowded_ns = 0;
+        return;
+    }
     uint64_t now = ps__now_ns(), until = now + RING_AWAY_NS;
     if (now - run->crowded_ns < RING_CROWDED_NS)
         for (; now < until; now = ps__now_ns())
@@ -306,4 +338,5 @@ PS_COLD int ps__ring_recover(struct ps__port *port, const struct ps__view *view)
 }
 
 #undef RING_CROWDED_NS
+#undef RING_WALK
 #undef RING_AWAY_NS

@@ -226,11 +226,13 @@ struct ps__claim {                      /* who may claim without a swap: put.h *
     ps__a32 owner;                      /* a thread's number + 1, or one of those below; 0 before the first publish */
     ps__a32 inside;                     /* 1 while the owner claims */
 };
-/* Where this thread's last shared claim ended, and of which lane; when others were last seen to claim in between. */
+/* What a thread remembers of a lane that it shares. */
 struct ps__claim_run {
     const struct ps__claim *claim;      /* NULL: it has looked for messages since, so it does not publish without a pause */
-    uint64_t crowded_ns;
-    uint32_t next;
+    uint64_t crowded_ns;                /* when others were last seen to claim in between its own claims */
+    uint32_t next;                      /* where its last claim ended */
+    uint32_t walked_pos;                /* all before this number and position was seen to be committed: ring_walk */
+    uint64_t walked, walked_by;         /* 64 bits; by the handle that has this number: memo_odd */
 };
 PS_PRIVATE_OBJECT PS__TLS struct ps__claim_run ps__claim_run;
 #define PS__CLAIM_TAKEN  (UINT32_MAX - 1)       /* taken from its owner, who may be inside still */
@@ -378,7 +380,7 @@ static inline uint32_t ps__message_units(uint32_t kind, size_t size, size_t topi
 /* ring.c: room, recovery */
 PS_PRIVATE int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full, int owned);
 /* Before a claim by a thread that does not own it. */
-PS_PRIVATE void ps__claim_shared(struct ps__claim *claim, struct ps__lane *lane);
+PS_PRIVATE void ps__claim_shared(struct ps__port *port);
 /* Would a message of `units` fit now? Raises limit, looks at the readers. full: blame those that are in the way. */
 PS_PRIVATE int ps__ring_room(struct ps__port *port, uint64_t tail, uint32_t units, int full);
 /* What a message of that many units takes, with what is left over at the ring's end. */

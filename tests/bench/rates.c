@@ -147,10 +147,10 @@ double publishers(struct row *row)
     struct bus_reader reader = { 0 };
     ps_bus *bus;
     bus_setup = (struct bus_setup){ 0 };
-    bus_new_url("");
+    bus_new_url("?block=5000");          /* who is interrupted between claim and commit stops the other */
     MUST(ps_open(&bus, bus_url));
     char lossy[200];
-    snprintf(lossy, sizeof lossy, "%s?lossy=1", bus_url);
+    snprintf(lossy, sizeof lossy, "%s&lossy=1", bus_url);
     MUST(ps_open(&reader.bus, lossy));
     MUST(ps_subscribe(reader.bus, "#", bus_take, &reader, NULL, NULL));
     start_sides((int)row->x - 1, second_publisher);
