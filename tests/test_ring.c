@@ -253,39 +253,25 @@ static void test_room_stops_before_an_unfinished_claim_and_blames_no_reader(void
     heap_close(heap);
 }
 
-/* In a lane that is shared a thread goes on where it last looked; also with another lane in between, and laps later. */
+/* In a lane that is shared a thread goes on where it last looked; not in another one, where numbers are the same. */
 static void test_room_walk_goes_on_where_it_ended(void **state)
 {
     (void)state;
     struct heap_port *heap[2];
-    uint64_t end[2][200] = { { 0 } };
     for (int h = 0; h < 2; h++) {
-        heap[h] = heap_open(2, 4, 6, h ? 0 : 0xffffffffffffffe0u, h ? 0xffffff00u : 7);
+        heap[h] = heap_open(2, 4, 6, 0xffffffe0u, h ? 0xffffff00u : 7);
         ps__store_rlx(&heap[h]->port.claim->owner, PS__CLAIM_SHARED);
-        heap_gate(heap[h], 1, h ? 0 : 0xffffffffffffffe0u);
-        end[h][0] = tail_of(heap[h]);
     }
-    for (unsigned i = 0; i < 199; i++) {
-        for (int h = 0; h < 2; h++) {
-            unsigned behind = i < 5 ? i : 5;
-            assert_ok(put_units(heap[h], 1 + (i * 7 + (unsigned)h) % 4));
-            end[h][i + 1] = tail_of(heap[h]);
-            ps__store_rel(&heap[h]->port.reader[1]->cursor[0], ps__load_rlx(&heap[h]->port.reader[1]->cursor[0]) + (i >= 5));
-            if (i % 3 == 0) {
-                assert_int_equal(ps__ring_room(&heap[h]->port, tail_of(heap[h]), 1, 0), 1);
-                /* Where a message's padding ends is where its own units begin. */
-                uint64_t limit = limit_of(heap[h]), before = end[h][i + 1 - behind - (i < 5)];
-                assert_int_equal(ps__seq(limit), ps__seq(before));
-                assert_true(ps__pos(limit) - ps__pos(before) < 4);
-            }
-        }
+    for (unsigned i = 0; i < 400; i++) {
+        struct heap_port *at = heap[i / 20 % 2];        /* at last more than a lap each, and round the 32 bits of numbers */
+        assert_ok(put_units(at, 1 + i * 7 % 4));
+        if (i % 3)
+            continue;
+        assert_int_equal(ps__ring_room(&at->port, tail_of(at), 1, 0), 1);
+        assert_int_equal(limit_of(at), tail_of(at));    /* nobody holds anything */
     }
-    for (int h = 0; h < 2; h++) {
-        ps__store_rlx(&heap[h]->port.reader[1]->join, 0);
-        assert_int_equal(ps__ring_room(&heap[h]->port, tail_of(heap[h]), 1, 0), 1);
-        assert_int_equal(limit_of(heap[h]), tail_of(heap[h]));
+    for (int h = 0; h < 2; h++)
         heap_close(heap[h]);
-    }
 }
 
 static void test_room_full_ring_evicts_the_impatient_and_marks_the_dead(void **state)
