@@ -31,9 +31,17 @@ static void must_(int rc, const char *what, const char *url)
 #define MUST(call) must_((call), #call, actor->url)
 
 static unsigned draw(struct actor *actor, unsigned below) { return (unsigned)rand_r(&actor->seed) % below; }
-static int going(struct actor *actor)
+
+/* At the head of each role's loop; rests there when its time has come. */
+static int going(struct actor *actor, int rest)
 {
     actor->beat++;
+    while (soak->rest >= rest && !soak->stop) {
+        actor->resting = 1;
+        soak_nap_us(1000);
+        actor->beat++;
+    }
+    actor->resting = 0;
     return !soak->stop;
 }
 
@@ -91,6 +99,7 @@ static ps_bus *open_bus(struct actor *actor)
 /* A count is used up only by a message that somebody was to have. */
 static void sent(struct actor *actor, int rc, uint64_t *sequence)
 {
+    actor->refused += rc == PS_EAGAIN;
     if (rc == PS_EAGAIN)
         return;
     MUST(rc);
@@ -102,8 +111,8 @@ void role_publish(struct actor *actor)
 {
     char topic[32], data[sizeof(struct head) + LARGE];
     ps_bus *bus = open_bus(actor);
-    for (uint64_t sequence = 0; going(actor); soak_nap_us(200 + (long)draw(actor, 1000))) {
-        for (int i = 0; i < 30; i++) {
+    for (uint64_t sequence = 0; going(actor, REST_ALL); soak_nap_us(200 + (long)draw(actor, 1000))) {
+        for (int i = 0; i < 30 && soak->rest < REST_ALL; i++) {
             size_t size = some_size(actor);
             some_topic(actor, topic);
             fill(data, size, sequence);
@@ -117,12 +126,13 @@ void role_lend(struct actor *actor)
 {
     char topic[32];
     ps_bus *bus = open_bus(actor);
-    for (uint64_t sequence = 0; going(actor); soak_nap_us(200 + (long)draw(actor, 1000))) {
-        for (int i = 0; i < 10; i++) {
+    for (uint64_t sequence = 0; going(actor, REST_ALL); soak_nap_us(200 + (long)draw(actor, 1000))) {
+        for (int i = 0; i < 10 && soak->rest < REST_ALL; i++) {
             size_t size = some_size(actor);
             void *data;
             some_topic(actor, topic);
             int rc = ps_loan(bus, topic, size + draw(actor, 100), &data);
+            actor->refused += rc == PS_EAGAIN;
             if (rc == PS_EAGAIN)
                 continue;
             MUST(rc);
@@ -136,7 +146,10 @@ void role_lend(struct actor *actor)
     MUST(ps_close(bus));
 }
 
-/* Takes every place that is free, and fills the rings and the loan area of each, on a topic that all long-lived readers want. */
+/*
+ * Takes every place that is free, and fills the rings and the loan area of each, on a topic that all long-lived readers want. Small
+ * loans: of large ones the last that fits leaves room at the end of the area.
+ */
 void role_fill_places(struct actor *actor)
 {
     ps_bus *bus[PS_MEMBERS_MAX];
@@ -154,11 +167,11 @@ void role_fill_places(struct actor *actor)
             void *loan;
             fill(data, sizeof data, sequence);
             sent(actor, ps_publish(bus[i], "soak/1/1", data, sizeof data), &sequence);
-            if (ps_loan(bus[i], "soak/1/1", LARGE, &loan) < 0)
+            if (ps_loan(bus[i], "soak/1/1", SMALL, &loan) < 0)
                 continue;
-            fill(loan, LARGE, sequence);
-            rc = ps_commit(bus[i], loan, LARGE);
-            lent += rc > 0 ? LARGE : 0;
+            fill(loan, SMALL, sequence);
+            rc = ps_commit(bus[i], loan, SMALL);
+            lent += rc > 0 ? SMALL : 0;
             if (rc == PS_EAGAIN)
                 MUST(ps_cancel(bus[i], loan));
             sent(actor, rc, &sequence);
@@ -216,7 +229,7 @@ static void read_all(struct actor *actor, unsigned flags, int slowly)
     ps_bus *bus = open_bus(actor);
     options.flags = flags;
     MUST(ps_subscribe(bus, "#", take, reader, &options, NULL));
-    while (going(actor)) {
+    while (going(actor, REST_READERS)) {
         MUST(ps_dispatch(bus, 100, 50));
         if (slowly && draw(actor, 20) == 0)
             soak_nap_us(50000);
@@ -234,7 +247,7 @@ void role_pull(struct actor *actor)
     struct reader *reader = new_reader(actor);
     ps_bus *bus = open_bus(actor);
     MUST(ps_subscribe(bus, "#", NULL, reader, NULL, NULL));
-    while (going(actor)) {
+    while (going(actor, REST_READERS)) {
         const ps_msg *msg;
         int rc = ps_next(bus, &msg, 50);
         MUST(rc);
@@ -252,7 +265,7 @@ void role_poll(struct actor *actor)
     MUST(ps_subscribe(bus, "#", take, reader, NULL, NULL));
     struct pollfd ready = { ps_fd(bus), POLLIN, 0 };
     MUST(ready.fd);
-    while (going(actor)) {
+    while (going(actor, REST_READERS)) {
         int rc = poll(&ready, 1, 50);
         if (rc < 0 && errno != EINTR)
             soak_wrong("%s: poll: %s", actor->url, strerror(errno));
@@ -296,10 +309,10 @@ void role_churn(struct actor *actor)
     ps_sub_options options = PS_SUB_OPTIONS_INIT;
     char filter[32];
     options.destroy = churn_destroy;
-    while (going(actor)) {
+    while (going(actor, REST_READERS)) {
         ps_bus *bus = open_bus(actor);
         memset(churn.sub, 0, sizeof churn.sub);
-        for (int i = 0; i < 200 && going(actor); i++) {
+        for (int i = 0; i < 200 && !soak->rest && !soak->stop; i++) {
             ps_sub **sub = &churn.sub[draw(actor, SUBS)];
             if (*sub) {
                 MUST(ps_unsubscribe(*sub));
@@ -347,7 +360,7 @@ void role_fork(struct actor *actor)
     struct churn churn = { .actor = actor };
     ps_bus *bus = open_bus(actor);
     MUST(ps_subscribe(bus, "soak/1/#", churn_take, &churn, NULL, NULL));
-    while (going(actor)) {
+    while (going(actor, REST_READERS)) {
         pid_t me = getpid(), pid = fork();
         int status = 0;
         if (pid < 0)

@@ -6,7 +6,11 @@
  *
  * Over shm each member is a process; some are killed with kill -9 and started again all the time. Over inproc the same roles
  * are threads of one process. A line a minute, a verdict, and the exit status: 0 if nothing grew, nobody stood still and every
- * message was as it should be. What happens in the first quarter is warm-up; the second quarter is compared with the last.
+ * message was as it should be.
+ *
+ * Numbers are compared between two rests, one after a quarter of the time, one at the end: what a member has while it works is
+ * chance, so a comparison would have to allow much. All that is made or touched at first use is used before the first rest: see
+ * run() and rest().
  */
 #include "soak.h"
 
@@ -25,7 +29,11 @@
 #include <unistd.h>
 
 #define STANDSTILL_MS 30000
-#define KIB_ALLOWED   192
+#define PATIENCE_MS   120000            /* for what all have to do together */
+
+/* What may differ by chance. Own memory comes in pages, and the heap keeps some that it does not need; addresses come in pieces. */
+#define OWN_KIB_ALLOWED    64
+#define MAPPED_KIB_ALLOWED 192
 
 struct soak *soak;
 
@@ -57,40 +65,41 @@ void soak_wrong(const char *format, ...)
 
 /* ---------------------------------------------------------------- who takes part */
 
-struct part { const char *name; soak_role run; const char *options; int killed; };
+enum life { STAYS, COMES_AND_GOES, IS_KILLED };
+struct part { const char *name; soak_role run; const char *options; enum life life; };
 
 #define PUBLISHING "&block=200"
 
 /* Both as processes and as threads. */
 #define PARTS \
-    { "publisher", role_publish, PUBLISHING, 0 }, \
-    { "lender", role_lend, PUBLISHING, 0 }, \
-    { "reader", role_read, "", 0 }, \
-    { "lossy reader", role_read_slowly, "&lossy=1", 0 }, \
-    { "pulling reader", role_pull, "", 0 }, \
-    { "borrowing reader", role_borrow, "", 0 }, \
-    { "polling reader", role_poll, "", 0 }, \
-    { "churning reader", role_churn, "", 0 }
+    { "publisher", role_publish, PUBLISHING, STAYS }, \
+    { "lender", role_lend, PUBLISHING, STAYS }, \
+    { "reader", role_read, "", STAYS }, \
+    { "lossy reader", role_read_slowly, "&lossy=1", STAYS }, \
+    { "pulling reader", role_pull, "", STAYS }, \
+    { "borrowing reader", role_borrow, "", STAYS }, \
+    { "polling reader", role_poll, "", STAYS }, \
+    { "churning reader", role_churn, "", COMES_AND_GOES }
 
 static const struct part processes[] = {
     PARTS,
-    { "forking member", role_fork, "", 0 },
-    { "killed publisher", role_publish, PUBLISHING, 1 },
-    { "killed lender", role_lend, PUBLISHING, 1 },
-    { "killed reader", role_read, "", 1 },
-    { "killed borrower", role_borrow, "", 1 },
+    { "forking member", role_fork, "", COMES_AND_GOES },
+    { "killed publisher", role_publish, PUBLISHING, IS_KILLED },
+    { "killed lender", role_lend, PUBLISHING, IS_KILLED },
+    { "killed reader", role_read, "", IS_KILLED },
+    { "killed borrower", role_borrow, "", IS_KILLED },
 };
 static const struct part threads[] = {
     PARTS,
-    { "second publisher", role_publish, PUBLISHING, 0 },
+    { "second publisher", role_publish, PUBLISHING, STAYS },
 };
 #define PROCESSES (sizeof processes / sizeof *processes)
 #define THREADS   (sizeof threads / sizeof *threads)
 #define MEMBERS   (PROCESSES + 1)       /* processes, the one with the threads last */
 
 /*
- * Room for little, so that rings wrap and fill. Which places members get is chance, so at the beginning all that are free are
- * filled, many times: every page is in use before the comparison begins.
+ * Room for little, so that rings wrap and fill. Those who stay come first; then all other places are filled, while they read,
+ * and only then those come whose places are chance: the file and what readers map of it is complete from then on.
  */
 #define GEOMETRY "depth=512&bytes=256k&loans=256k&members=18&evict=20000"
 
@@ -98,10 +107,13 @@ struct member {
     const char *name;
     pid_t pid;
     uint64_t beat, beat_ms, die_ms;
-    struct watch kib, fds;
+    struct watch own, mapped, fds;
 };
 static struct member member[MEMBERS];
+static struct watch file_kib, file_size;
 static char path[64];
+
+static enum life lives(size_t i) { return i < PROCESSES ? processes[i].life : STAYS; }
 
 static void *thread_main(void *arg)
 {
@@ -141,7 +153,7 @@ static void start(size_t i)
     _exit(0);
 }
 
-static void start_all(void)
+static void make_ready(void)
 {
     for (size_t i = 0; i < PROCESSES + THREADS; i++) {
         struct actor *actor = &soak->actor[i];
@@ -152,10 +164,13 @@ static void start_all(void)
         else
             snprintf(actor->url, sizeof actor->url, "inproc://soak?" GEOMETRY "%s", part->options);
     }
-    for (size_t i = 0; i < MEMBERS; i++) {
-        member[i].kib = member[i].fds = (struct watch)WATCH_INIT;
-        start(i);
-    }
+}
+
+static void start_some(enum life life)
+{
+    for (size_t i = 0; i < MEMBERS; i++)
+        if (lives(i) == life)
+            start(i);
 }
 
 static pid_t filler;
@@ -178,8 +193,8 @@ static void fill_places(void)
 /* Fills again and again while `going_on`; 0 when something is wrong. */
 static int keep_filling(int going_on)
 {
-    int status;
-    if (filler == 0 || waitpid(filler, &status, WNOHANG) == 0)
+    int status = 0;
+    if (filler && waitpid(filler, &status, WNOHANG) == 0)
         return 1;
     filler = 0;
     if (status == 0 && going_on)
@@ -191,14 +206,12 @@ static int keep_filling(int going_on)
 
 static uint64_t kills;
 
-static int killed(size_t i) { return i < PROCESSES && processes[i].killed; }
-
 /* Kills whose time has come, each 100 to 500 ms after its start, and starts it again. */
 static void kill_some(unsigned *seed)
 {
     for (size_t i = 0; i < MEMBERS; i++) {
         uint64_t now = soak_now_ms();
-        if (!killed(i))
+        if (lives(i) != IS_KILLED)
             continue;
         if (member[i].die_ms == 0)
             member[i].die_ms = now + 100 + (unsigned)rand_r(seed) % 400;
@@ -232,7 +245,7 @@ static int all_well(void)
     for (size_t i = 0; i < MEMBERS; i++) {
         uint64_t now = soak_now_ms(), beat = beats(i);
         int status;
-        if (killed(i))
+        if (lives(i) == IS_KILLED || member[i].pid == 0)
             continue;
         if (waitpid(member[i].pid, &status, WNOHANG) != 0) {
             printf("soak: %s ended with status %d\n", member[i].name, status);
@@ -251,26 +264,19 @@ static int all_well(void)
 }
 
 struct sums { int64_t kib, fds, file_kib; };
-static struct watch file_kib = WATCH_INIT, file_size = WATCH_INIT;
 
-static struct sums sample(int window)
+static struct sums sum_up(void)
 {
     struct sums sums = { 0 };
     struct stat st;
     for (size_t i = 0; i < MEMBERS; i++) {
-        if (killed(i))
+        if (lives(i) == IS_KILLED)
             continue;
-        int64_t kib = resident_kib(member[i].pid), fds = descriptors(member[i].pid);
-        watch_add(&member[i].kib, window, kib);
-        watch_add(&member[i].fds, window, fds);
-        sums.kib += kib;
-        sums.fds += fds;
+        sums.kib += memory_of(member[i].pid).resident;
+        sums.fds += descriptors(member[i].pid);
     }
-    if (stat(path, &st) == 0) {
+    if (stat(path, &st) == 0)
         sums.file_kib = st.st_blocks / 2;
-        watch_add(&file_kib, window, sums.file_kib);
-        watch_add(&file_size, window, st.st_size);
-    }
     return sums;
 }
 
@@ -289,30 +295,121 @@ static void print_minute(uint64_t seconds, const struct sums *sums)
     fflush(stdout);
 }
 
-static int run(uint64_t seconds)
+/* ---------------------------------------------------------------- what stands still can be compared */
+
+static int look_after_all(int filling)
 {
-    uint64_t begin = soak_now_ms(), next_sample = begin + 1000, passed = 0;
-    unsigned seed = (unsigned)getpid();
-    fill_places();
-    while (passed < seconds) {
-        soak_nap_us(20000);
-        kill_some(&seed);
-        if (!keep_filling(passed * 5 < seconds)) {
-            printf("soak: filling all places failed\n");
+    soak_nap_us(20000);
+    if (!keep_filling(filling)) {
+        printf("soak: filling all places failed\n");
+        return 0;
+    }
+    return all_well();
+}
+
+static int wait_until(int (*done)(void), const char *what)
+{
+    for (uint64_t end = soak_now_ms() + PATIENCE_MS; !done();) {
+        if (!look_after_all(0))
+            return 0;
+        if (soak_now_ms() > end) {
+            printf("soak: waited in vain until %s\n", what);
             return 0;
         }
-        if (!all_well())
-            return 0;
-        if (soak_now_ms() < next_sample)
-            continue;
-        next_sample += 1000;
-        passed = (soak_now_ms() - begin) / 1000;
-        int window = passed * 4 < seconds ? 0 : passed * 2 < seconds ? WATCH_EARLY : passed * 4 >= seconds * 3 ? WATCH_LATE : 0;
-        struct sums sums = sample(window);
-        if (passed % 60 == 0 || passed >= seconds)
-            print_minute(passed, &sums);
     }
     return 1;
+}
+
+static int no_filler(void) { return filler == 0; }
+
+static int all_there(void)
+{
+    for (size_t i = 0; i < MEMBERS; i++)
+        if (member[i].pid && beats(i) == 0)
+            return 0;
+    return 1;
+}
+
+static uint64_t refused[PROCESSES + THREADS];
+
+static int everybody(int may_be_refused)
+{
+    for (size_t i = 0; i < PROCESSES + THREADS; i++)
+        if (lives(i) != IS_KILLED && !soak->actor[i].resting &&
+            !(may_be_refused && soak->actor[i].refused != refused[i]))
+            return 0;
+    return 1;
+}
+static int all_held_up(void) { return everybody(1); }
+static int all_resting(void) { return everybody(0); }
+
+static void watch_all(int late)
+{
+    struct stat st;
+    for (size_t i = 0; i < MEMBERS; i++) {
+        if (lives(i) == IS_KILLED)
+            continue;
+        struct memory memory = memory_of(member[i].pid);
+        watch_set(&member[i].own, late, memory.own);
+        watch_set(&member[i].mapped, late, memory.mapped);
+        watch_set(&member[i].fds, late, descriptors(member[i].pid));
+    }
+    int there = stat(path, &st) == 0;
+    watch_set(&file_kib, late, there ? st.st_blocks / 2 : -1);
+    watch_set(&file_size, late, there ? st.st_size : -1);
+}
+
+/*
+ * Readers first, and publishers only after each has waited for room in vain: the bell for that is made then. Nobody is killed
+ * meanwhile; it is over long before a reader is evicted.
+ */
+static int rest(int late)
+{
+    if (!wait_until(no_filler, "all places were filled"))
+        return 0;
+    for (size_t i = 0; i < PROCESSES + THREADS; i++)
+        refused[i] = soak->actor[i].refused;
+    soak->rest = REST_READERS;
+    if (!wait_until(all_held_up, "readers rested and publishers were held up"))
+        return 0;
+    soak->rest = REST_ALL;
+    if (!wait_until(all_resting, "everybody rested"))
+        return 0;
+    watch_all(late);
+    soak->rest = REST_NOBODY;
+    return 1;
+}
+
+static int run(uint64_t seconds)
+{
+    uint64_t begin = soak_now_ms(), next_minute = 60, passed = 0;
+    unsigned seed = (unsigned)getpid();
+    int rested = 0;
+    start_some(STAYS);
+    if (!wait_until(all_there, "all who stay were there"))
+        return 0;
+    fill_places();
+    if (!wait_until(no_filler, "all places were filled"))
+        return 0;
+    start_some(COMES_AND_GOES);
+    start_some(IS_KILLED);
+    while (passed < seconds) {
+        kill_some(&seed);
+        if (!look_after_all(passed * 5 < seconds))
+            return 0;
+        passed = (soak_now_ms() - begin) / 1000;
+        if (!rested && passed * 4 >= seconds) {
+            if (!rest(0))
+                return 0;
+            rested = 1;
+        }
+        if (passed < next_minute && passed < seconds)
+            continue;
+        next_minute += 60;
+        struct sums sums = sum_up();
+        print_minute(passed, &sums);
+    }
+    return rest(1);
 }
 
 /* ---------------------------------------------------------------- the end */
@@ -362,9 +459,10 @@ static int nothing_grew(void)
 {
     int grew = watch_grew(&file_size, "bus", "bytes of the file", 0) | watch_grew(&file_kib, "bus", "KiB of the file", 0);
     for (size_t i = 0; i < MEMBERS; i++) {
-        if (killed(i))
+        if (lives(i) == IS_KILLED)
             continue;
-        grew |= watch_grew(&member[i].kib, member[i].name, "resident KiB", KIB_ALLOWED);
+        grew |= watch_grew(&member[i].own, member[i].name, "KiB of its own", OWN_KIB_ALLOWED);
+        grew |= watch_grew(&member[i].mapped, member[i].name, "KiB mapped", MAPPED_KIB_ALLOWED);
         grew |= watch_grew(&member[i].fds, member[i].name, "descriptors", 0);
     }
     return !grew;
@@ -388,7 +486,7 @@ int main(void)
     printf("soak: %lu s, %zu processes over shm, some killed again and again, %zu threads over inproc\n", seconds,
            PROCESSES, THREADS);
     fflush(stdout);
-    start_all();
+    make_ready();
     int good = run(seconds);
     good &= stop_all();
     if (soak->wrong) {

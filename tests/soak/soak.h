@@ -21,10 +21,15 @@ struct actor {
     unsigned seed;
     _Atomic uint64_t beat;              /* goes up as long as it gets on */
     _Atomic uint64_t sent, read, lost;
+    _Atomic uint64_t refused;           /* waited for space, in vain */
+    _Atomic int resting;
 };
 
+/* Who is to rest: at a place of its loop where what it holds is the same each time. */
+enum { REST_NOBODY, REST_READERS, REST_ALL };
+
 struct soak {
-    _Atomic int stop;
+    _Atomic int stop, rest;
     _Atomic int wrong;                  /* something was; the first one's words are in `text` */
     char text[400];
     _Atomic uint64_t forks;
@@ -50,14 +55,18 @@ void role_churn(struct actor *actor);
 void role_fork(struct actor *actor);
 void role_fill_places(struct actor *actor);     /* returns when it has done that */
 
-/* watch.c: a number that must not grow. Its least value in a first window is compared with that in the last one: what comes and
- * goes does not count, what stays does. */
+/* watch.c: a number that must not grow from one rest to another. */
 struct watch { int64_t early, late; };
-#define WATCH_INIT { -1, -1 }
-enum { WATCH_EARLY = 1, WATCH_LATE = 2 };
-void watch_add(struct watch *watch, int window, int64_t value);
-int  watch_grew(const struct watch *watch, const char *who, const char *what, int64_t allowed);     /* 1, after saying so */
-int64_t resident_kib(pid_t pid);
+void watch_set(struct watch *watch, int late, int64_t value);       /* < 0: could not be known */
+int watch_grew(const struct watch *watch, const char *who, const char *what, int64_t allowed);      /* 1, after saying so */
+
+/* What a process has, in KiB; -1: cannot be known. */
+struct memory {
+    int64_t resident;                   /* with the pages of the bus that it has touched */
+    int64_t own;                        /* of it alone: heap, stacks, data */
+    int64_t mapped;                     /* addresses, whatever they are for */
+};
+struct memory memory_of(pid_t pid);
 int64_t descriptors(pid_t pid);
 
 #endif

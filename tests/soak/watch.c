@@ -7,12 +7,11 @@
 #include <dirent.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
-void watch_add(struct watch *watch, int window, int64_t value)
+void watch_set(struct watch *watch, int late, int64_t value)
 {
-    int64_t *least = window == WATCH_EARLY ? &watch->early : &watch->late;
-    if (window && value >= 0 && (*least < 0 || value < *least))
-        *least = value;
+    *(late ? &watch->late : &watch->early) = value;
 }
 
 int watch_grew(const struct watch *watch, const char *who, const char *what, int64_t allowed)
@@ -27,18 +26,25 @@ int watch_grew(const struct watch *watch, const char *who, const char *what, int
     return 1;
 }
 
-int64_t resident_kib(pid_t pid)
+/* The sum of those lines of a file of `NAME: N kB` that begin with one of two names; -1 if there is none. */
+static int64_t sum_of(pid_t pid, const char *file_name, const char *first, const char *second)
 {
-    char path[64], line[256];
-    long kib = -1;
-    snprintf(path, sizeof path, "/proc/%d/smaps_rollup", (int)pid);
+    char path[64], line[256], name[32];
+    int64_t sum = -1, kib;
+    snprintf(path, sizeof path, "/proc/%d/%s", (int)pid, file_name);
     FILE *file = fopen(path, "re");
     while (file && fgets(line, sizeof line, file))
-        if (sscanf(line, "Rss: %ld", &kib) == 1)
-            break;
+        if (sscanf(line, "%31[^:]: %" SCNd64, name, &kib) == 2 && (strcmp(name, first) == 0 || strcmp(name, second) == 0))
+            sum = sum < 0 ? kib : sum + kib;
     if (file)
         fclose(file);
-    return kib;
+    return sum;
+}
+
+struct memory memory_of(pid_t pid)
+{
+    return (struct memory){ sum_of(pid, "smaps_rollup", "Rss", "Swap"), sum_of(pid, "smaps_rollup", "Anonymous", "Swap"),
+                            sum_of(pid, "status", "VmSize", "VmSize") };
 }
 
 int64_t descriptors(pid_t pid)
