@@ -32,7 +32,7 @@
 #define PATIENCE_MS   120000            /* for what all have to do together */
 
 /* What may differ by chance. Own memory comes in pages, and the heap keeps some that it does not need; addresses come in pieces. */
-#define OWN_KIB_ALLOWED    64
+#define OWN_KIB_ALLOWED    32
 #define MAPPED_KIB_ALLOWED 192
 
 struct soak *soak;
