@@ -147,8 +147,8 @@ void role_lend(struct actor *actor)
 }
 
 /*
- * Takes every place that is free, and fills the rings and the loan area of each, on a topic that all long-lived readers want. Small
- * loans: of large ones the last that fits leaves room at the end of the area.
+ * Takes every place that is free, and fills the rings and the loan area of each, on a topic that all long-lived readers want.
+ * Small loans: behind the last large one that fits, the end of the area would stay untouched.
  */
 void role_fill_places(struct actor *actor)
 {

@@ -31,7 +31,7 @@
 #define STANDSTILL_MS 30000
 #define PATIENCE_MS   120000            /* for what all have to do together */
 
-/* What may differ by chance. Own memory comes in pages, and the heap keeps some that it does not need; addresses come in pieces. */
+/* What may differ by chance: the heap keeps some pages that it does not need, and takes addresses 132 KiB at a time. */
 #define OWN_KIB_ALLOWED    32
 #define MAPPED_KIB_ALLOWED 192
 
