@@ -263,14 +263,14 @@ static void test_room_walk_goes_on_where_it_ended(void **state)
         ps__store_rlx(&heap[h]->port.claim->owner, PS__CLAIM_SHARED);
     }
     for (unsigned i = 0; i < 200; i++) {                /* laps of both, and round the 32 bits of numbers */
-        for (int h = 0; h < 2; h++) {
-            assert_ok(put_units(heap[h], 1 + (i * 7 + (unsigned)h) % 4));
-            if (h == 0 || i % 2) {                      /* as before a claim, if it has read meanwhile: walks up to tail */
-                ps__claim_run.claim = NULL;
-                ps__claim_shared(&heap[h]->port);
-            }
-            assert_int_equal(ps__ring_room(&heap[h]->port, tail_of(heap[h]), 1, 0), 1);
-            assert_int_equal(limit_of(heap[h]), tail_of(heap[h]));      /* nobody holds anything */
+        for (unsigned k = 0; k < 6; k++)
+            assert_ok(put_units(heap[k < 3], 1 + (i * 7 + k) % 4));
+        ps__claim_run.claim = NULL;                     /* as before a claim, if the thread has read meanwhile */
+        ps__claim_shared(&heap[0]->port);               /* walks up to tail */
+        for (unsigned k = 0; k < 2; k++) {
+            struct heap_port *at = heap[(i + k) % 2];
+            assert_int_equal(ps__ring_room(&at->port, tail_of(at), 1, 0), 1);
+            assert_int_equal(limit_of(at), tail_of(at));        /* nobody holds anything */
         }
     }
     for (int h = 0; h < 2; h++)
