@@ -141,12 +141,44 @@ static void test_window_is_gone_with_the_last_subscription(void **state)
     }
 }
 
+/* What was held in the window when the last subscription went hides nothing of what a later one misses. */
+static void test_window_gone_with_the_subscription_hides_no_loss(void **state)
+{
+    (void)state;
+    static const char *const schemes[] = { "inproc", "shm" };
+    for (int t = 0; t < 2; t++) {
+        char lossy[200];
+        struct seen s;
+        ps_bus *from;
+        ps_sub *sub;
+        memset(&s, 0, sizeof s);
+        const char *url = support_url(schemes[t], "window", "depth=64");
+        snprintf(lossy, sizeof lossy, "%s&lossy=1", url);
+        assert_ok(ps_open(&from, url));
+        assert_ok(ps_open(&s.bus, lossy));
+        assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, &sub));
+        for (unsigned i = 0; i < 32; i++)
+            assert_int_equal(ps_publish(from, "more", &i, sizeof i), 1);
+        assert_int_equal(ps_dispatch(s.bus, 1, 0), 1);
+        assert_ok(ps_unsubscribe(sub));
+        assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, NULL));
+        for (unsigned i = 0; i < 64 + 20; i++)
+            assert_int_equal(ps_publish(from, "more", &i, sizeof i), 1);
+        ps_bus_stats stats = PS_BUS_STATS_INIT;
+        assert_ok(ps_stats(s.bus, &stats));
+        assert_int_equal(stats.lost, 20);
+        assert_ok(ps_close(s.bus));
+        assert_ok(ps_close(from));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_window_one_by_one_counts_each_unwanted_message_once),
         cmocka_unit_test(test_window_left_over_is_behind_the_mark_and_answers_are_not),
         cmocka_unit_test(test_window_is_gone_with_the_last_subscription),
+        cmocka_unit_test(test_window_gone_with_the_subscription_hides_no_loss),
     };
     return cmocka_run_group_tests_name("window", tests, NULL, NULL);
 }

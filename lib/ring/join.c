@@ -81,6 +81,7 @@ PS_COLD void ps__reader_leave(struct ps__port *port)
 {
     if (!ps__load_rlx(&port->joined)) return;
     ps__cells_drop(port);                       /* what is in the window is for nobody any more */
+    ps__store_rlx(&port->held, 0);
     if (ps__has_slot(port)) {
         struct ps__about *about = port->about[port->slot];
         ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) & ~(uint64_t)PS__ABOUT_READS);
