@@ -37,6 +37,7 @@ static struct {
     int publish_blocks;                 /* until the handle is closed */
     int wait_answer[8];
     void (*on_wait)(int number, ps_bus *bus);   /* called inside wait, before it answers */
+    void (*on_next)(ps_bus *bus);       /* called inside next, before it answers with a message */
     ps_bus *bus;
 } fake_do;
 
@@ -186,6 +187,8 @@ static int fake_next(void *memory, ps_record *record)
             continue;
         fake.borrows += state->host->borrows(state->host);
         *record = (ps_record){ topic, m->data, m->size, 1000 + number, m->lost, 7 };
+        if (fake_do.on_next)
+            fake_do.on_next(fake_do.bus);
         return 1;
     }
     return 0;

@@ -122,6 +122,8 @@ static PS_ALWAYS_INLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run
                 bus->message = (ps_msg){ record.topic.text, record.topic.len, record.data, record.size, record.sequence,
                                          record.lost, record.publisher, NULL, NULL };
                 if (!dispatch_pull(bus, msg)) continue;
+                handled = 1;
+                break;          /* before a look at stopping: a stop that came meanwhile is the next call's */
             } else if (PS_UNLIKELY(dispatch_deliver(bus, &record, generation))) {
                 return PS_EFORKED;
             }
