@@ -5,6 +5,8 @@
  */
 #include "fake.h"
 
+#include <pthread.h>
+
 static void *const no_function;
 
 /* ---------------------------------------------------------------- what is refused */
@@ -311,6 +313,57 @@ static void test_register_sixteen_taken_the_next_refused(void **state)
     assert_string_equal(list, "");
 }
 
+/* ---------------------------------------------------------------- a message, and the end at the same time */
+
+/* A stop that comes while a message is on its way has ended nothing yet: it is the next call's. */
+static void test_next_with_a_message_leaves_a_stop_for_the_next(void **state)
+{
+    (void)state;
+    ps_bus *bus = fake_bus();
+    const ps_msg *msg;
+    fake_do.bus = bus;
+    fake_do.on_next = ps_stop;
+    assert_ok(ps_subscribe(bus, "t", NULL, NULL, NULL, NULL));
+    assert_int_equal(ps_publish(bus, "t", "", 0), 3);
+    assert_int_equal(ps_next(bus, &msg, -1), 1);
+    assert_non_null(msg);
+    assert_int_equal(ps_next(bus, &msg, -1), 0);
+    assert_null(msg);
+    assert_int_equal(fake.waited, 0);
+    assert_ok(ps_close(bus));
+}
+
+static void *next_closer(void *bus)
+{
+    assert_ok(ps_close(bus));
+    return NULL;
+}
+
+static pthread_t next_closing;
+
+static void next_close(ps_bus *bus)
+{
+    ps_host *host = fake_of(fake.state)->host;
+    assert_int_equal(pthread_create(&next_closing, NULL, next_closer, bus), 0);
+    while (!host->closing(host))
+        ps__pause();
+}
+
+/* The message was there, but the handle is not any more, nor what the message points to. */
+static void test_next_overtaken_by_close_gives_no_message(void **state)
+{
+    (void)state;
+    ps_bus *bus = fake_bus();
+    const ps_msg *msg;
+    fake_do.bus = bus;
+    fake_do.on_next = next_close;
+    assert_ok(ps_subscribe(bus, "t", NULL, NULL, NULL, NULL));
+    assert_int_equal(ps_publish(bus, "t", "", 0), 3);
+    assert_int_equal(ps_next(bus, &msg, -1), PS_ECLOSED);
+    assert_null(msg);
+    assert_int_equal(pthread_join(next_closing, NULL), 0);
+}
+
 #define FAKE_TEST(name) cmocka_unit_test_setup(name, fake_setup)
 
 int main(void)
@@ -331,6 +384,8 @@ int main(void)
         FAKE_TEST(test_lacking_functions_answered_by_the_core),
         FAKE_TEST(test_lacking_borrow_refused_before_the_transport),
         FAKE_TEST(test_register_sixteen_taken_the_next_refused),
+        FAKE_TEST(test_next_with_a_message_leaves_a_stop_for_the_next),
+        FAKE_TEST(test_next_overtaken_by_close_gives_no_message),
     };
     return cmocka_run_group_tests_name("transport", tests, NULL, NULL);
 }

@@ -334,24 +334,6 @@ static void test_next_holds_the_record_and_wakes_for_the_rest(void **state)
     assert_ok(ps_close(bus));
 }
 
-/* A stop that comes while a message is on its way has ended nothing yet: it is the next call's. */
-static void test_next_with_a_message_leaves_a_stop_for_the_next(void **state)
-{
-    (void)state;
-    ps_bus *bus = fake_bus();
-    const ps_msg *msg;
-    fake_do.bus = bus;
-    fake_do.on_next = ps_stop;
-    assert_ok(ps_subscribe(bus, "t", NULL, NULL, NULL, NULL));
-    fake_send(bus, "t");
-    assert_int_equal(ps_next(bus, &msg, -1), 1);
-    assert_non_null(msg);
-    assert_int_equal(ps_next(bus, &msg, -1), 0);
-    assert_null(msg);
-    assert_int_equal(fake.waited, 0);
-    assert_ok(ps_close(bus));
-}
-
 /* ---------------------------------------------------------------- stats, fork */
 
 static void full_stats(void *memory, ps_bus_stats *stats)
@@ -476,7 +458,6 @@ int main(void)
         FAKE_TEST(test_dispatch_wait_1_and_2_look_again_0_ends_it),
         FAKE_TEST(test_run_goes_on_over_0_and_ends_by_stop),
         FAKE_TEST(test_next_holds_the_record_and_wakes_for_the_rest),
-        FAKE_TEST(test_next_with_a_message_leaves_a_stop_for_the_next),
         FAKE_TEST(test_stats_finds_size_and_delivered_filled_in),
         FAKE_TEST(test_fork_child_closes_or_goes_on_parent_notices_nothing),
     };

@@ -176,6 +176,7 @@ static PS_ALWAYS_INLINE int dispatch_call(ps_bus *bus, const struct dispatch_run
     if (run->pull && more) bus->transport->wake(bus->state);    /* ps_fd stays readable */
     ps__leave_inline(bus);
     if (PS_UNLIKELY(pending)) ps__finish_close(bus, 0);
+    if (run->pull && result < 0) *msg = NULL;
     errno = error;
     return PS_UNLIKELY(result == PS_ECLOSED) ? ps__fail(PS_ECLOSED, "the handle is closed") : result;
 }
