@@ -3,6 +3,8 @@
  * test_ring.c - one lane: who may claim, where a message's payload comes to lie, and when there is room for one more. What recovery makes of a
  * lane whose owner died is in test_recover.c.
  */
+#include "../lib/ring/cells.h"
+
 #include "heap_port.h"
 
 #include <sched.h>
@@ -374,6 +376,34 @@ static void test_pass_says_whether_limit_is_beyond_a_cell(void **state)
     heap_close(heap);
 }
 
+/* ---------------------------------------------------------------- a window that was lapped at its beginning */
+
+/* Claims of five more have come while it was filled: the first five may be torn, the others are believed. */
+static void test_window_lapped_at_its_beginning_keeps_the_younger(void **state)
+{
+    (void)state;
+    for (unsigned unwanted = 0; unwanted <= CELLS; unwanted += CELLS) {
+        struct heap_port *heap = heap_open(2, 4, 6, 0xfffffff8u, 0);
+        struct ps__port *port = &heap->port;
+        ps_filter filter = { "t", 1, heap_topic("t").hash, 0, 0 };
+        port->lossy = 1;
+        assert_ok(ps__port_subscribe(port, &filter, 0, 1));
+        assert_ok(heap_lane_open(port, 0));
+        for (unsigned i = 0; i < CELLS; i++)
+            assert_ok(heap_put(heap, i < unwanted ? "other" : "t", &i, sizeof i, NULL));
+        uint64_t tail = tail_of(heap);
+        ps__store_rlx(&port->own.lane->tail, ps__pack(ps__seq(tail) + 5, ps__pos(tail)));
+        assert_int_equal(ps__cells_fill(port, 0, UINT64_MAX), 1);
+        assert_int_equal(port->copy_count - port->copy_at, unwanted ? 0 : CELLS - 5);
+        assert_true(port->copy[port->copy_at].stamp == UINT64_C(0xfffffff8) + (unwanted ? CELLS : 5) + 1);
+        assert_int_equal(ps__load_rlx(&port->lost), 5);
+        assert_int_equal(port->pending_lost[0], 5);
+        assert_int_equal(ps__load_rlx(&port->unwanted), unwanted ? CELLS - 5 : 0);
+        ps__store_rlx(&port->own.lane->tail, tail);
+        heap_close(heap);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -390,6 +420,7 @@ int main(void)
         cmocka_unit_test(test_room_sleeper_is_rung_once_when_half_the_ring_is_used),
         cmocka_unit_test(test_room_garbage_in_shared_words_told_and_survived),
         cmocka_unit_test(test_pass_says_whether_limit_is_beyond_a_cell),
+        cmocka_unit_test(test_window_lapped_at_its_beginning_keeps_the_younger),
     };
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);
 }

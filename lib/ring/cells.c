@@ -32,7 +32,7 @@ static PS_NOINLINE void cells_turn(struct ps__port *port, unsigned lane)
     port->copy_cursor = ps__has_slot(port) ? &port->reader[port->slot]->cursor[lane] : &port->no_cursor;
 }
 
-/* Copies are believed: `count` of the cells from the cursor up to c. */
+/* Copies are believed: those from copy_at to count, of the cells from the cursor up to c. */
 static PS_ALWAYS_INLINE void cells_believe(struct ps__port *port, uint64_t c, unsigned count)
 {
     const unsigned lane = port->copy_lane;
@@ -44,7 +44,7 @@ static PS_ALWAYS_INLINE void cells_believe(struct ps__port *port, uint64_t c, un
     port->copy_show = port->shown[lane] + port->copy_every;
     port->moved[lane / 64] |= ps__set_bit(lane);
     port->any_moved = 1;
-    const uint64_t next = port->copy[0].stamp - 1;
+    const uint64_t next = port->copy[port->copy_at].stamp - 1;
     if (next != first) {
         ps__cells_pass(port, next);
         ps__cells_unwanted(port, next - first);
@@ -75,6 +75,18 @@ int ps__cells_lone(struct ps__port *port, unsigned lane)
     port->at_head = 1;
     cells_believe(port, first + 1, 1);
     return 1;
+}
+
+/*
+ * Producers of a lane that does not wait for us have lapped the first of the cells up to c while they were looked at. The younger
+ * ones are as good as ever: whoever reads where a flood overwrites would seldom get a whole window. How many copies are gone.
+ */
+static PS_NOINLINE unsigned cells_lapped(struct ps__port *port, uint64_t oldest, unsigned count)
+{
+    unsigned gone = 0;
+    while (gone != count && (int64_t)(port->copy[gone].stamp - oldest) <= 0) gone++;
+    ps__reader_lose(port, port->copy_lane, oldest - port->next[port->copy_lane]);       /* exact: numbers have no gaps */
+    return gone;
 }
 
 int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
@@ -114,12 +126,14 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     const uint32_t claimed = ps__seq(ps__load_rlx(tail)) - (uint32_t)first;
     port->copy_tail = first + claimed;
     ps__cells_drop(port);
-    if (PS_UNLIKELY(claimed > mask + 1)) return 0;   /* of the oldest; the others are younger */
+    uint64_t oldest = first;
+    if (PS_UNLIKELY(claimed > mask + 1)) oldest += claimed - (mask + 1);
     if (PS_UNLIKELY(c - first > claimed)) {     /* stamps of what nobody has claimed are garbage, and nothing to step over */
         for (c = first + claimed; copy != port->copy && (int64_t)(copy[-1].stamp - c) > 0; room++) copy--;
     }
-    /* The second look is for a sleep of 2^32 messages in between: then the first cell has another stamp too. */
-    if (c == first || ps__load_rlx(&cells[first & mask].stamp) != first + 1) return 0;
+    /* The second look is for a sleep of 2^32 messages in between: then the last cell has another stamp too. */
+    if ((int64_t)(c - oldest) <= 0 || ps__load_rlx(&cells[(c - 1) & mask].stamp) != c) return 0;
+    if (PS_UNLIKELY(oldest != first)) port->copy_at = cells_lapped(port, oldest, PS__COPIES - room);
     port->at_head = c != limit && room;
     cells_believe(port, c, PS__COPIES - room);
     return 1;
