@@ -8,7 +8,7 @@
  *   0                     struct shm_header      immutable once the file has a name; read with pread(2), once
  *   4 KiB                 struct ps__words       mapped writable by every member
  *   8 KiB   + slot*8K     lane, reader, about, small filter      writable by the slot's owner, read-only to the others;
- *                                                12K with more than 120 members, whose words of each other need room
+ *                                                12K with more than 128 members, whose words of each other need room
  *   then    + slot*128K   large interest filter          reserved when it is needed
  *   then    + slot*stride cells, payload; loans          reserved at the owner's first publish, first loan
  *
