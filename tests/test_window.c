@@ -3,7 +3,7 @@
  * test_window.c - what a reader takes out of a lane at once: runs that nobody wants are counted to the message, what is left in the
  * window outlives the dispatch, and what its handlers publish belongs to the next one.
  */
-#include "support.h"
+#include "forge.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -172,6 +172,39 @@ static void test_window_gone_with_the_subscription_hides_no_loss(void **state)
     }
 }
 
+/* Evicted by a lane that it has read to its end, while another one always has something: it gates the first one again at once. */
+static void test_window_evicted_by_a_quiet_lane_gates_it_again(void **state)
+{
+    (void)state;
+    struct seen s;
+    ps_bus *quiet, *busy;
+    unsigned number = 0;
+    memset(&s, 0, sizeof s);
+    const char *url = support_url("shm", "window", "depth=64&evict=-1");
+    assert_ok(ps_open(&quiet, url));
+    assert_ok(ps_open(&busy, url));
+    assert_ok(ps_open(&s.bus, url));
+    assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, NULL));
+    assert_int_equal(ps_publish(quiet, "more", &number, sizeof number), 1);
+    assert_int_equal(ps_dispatch(s.bus, 0, 0), 1);
+    assert_int_equal(ps_publish(busy, "more", &number, sizeof number), 1);
+    assert_int_equal(ps_dispatch(s.bus, 0, 0), 1);
+    struct ps__port *port = &forge_shm(s.bus)->port;
+    ps__raise(&forge_lane(quiet)->evicted[port->slot], port->join_number);      /* of somebody who thought so long ago */
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(ps_publish(busy, "more", &number, sizeof number), 1);
+        assert_int_equal(ps_dispatch(s.bus, 0, 0), 1);
+    }
+    for (unsigned i = 0; i < 64; i++)
+        assert_int_equal(ps_publish(quiet, "more", &i, sizeof i), 1);
+    assert_int_equal(ps_publish(quiet, "more", &number, sizeof number), PS_EAGAIN);
+    assert_int_equal(ps_dispatch(s.bus, 0, 0), 64);
+    assert_int_equal(forge_stats(s.bus).lost, 0);
+    assert_ok(ps_close(s.bus));
+    assert_ok(ps_close(busy));
+    assert_ok(ps_close(quiet));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -179,6 +212,7 @@ int main(void)
         cmocka_unit_test(test_window_left_over_is_behind_the_mark_and_answers_are_not),
         cmocka_unit_test(test_window_is_gone_with_the_last_subscription),
         cmocka_unit_test(test_window_gone_with_the_subscription_hides_no_loss),
+        cmocka_unit_test(test_window_evicted_by_a_quiet_lane_gates_it_again),
     };
     return cmocka_run_group_tests_name("window", tests, NULL, NULL);
 }

@@ -235,6 +235,11 @@ static int reader_step(struct ps__port *port, unsigned lane, int *resyncs)
     const struct ps__view *view = &port->view[lane];
     uint64_t next = port->next[lane], most = UINT64_MAX;
     if (reader_mute(port, lane)) return READER_NOTHING;
+    if (ps__reader_evicted(port, lane)) {       /* gate again before going on, whatever is marked: ps_run may never begin anew */
+        (*resyncs)++;
+        ps__reader_rejoin_if_evicted(port);
+        return READER_SKIPPED;
+    }
     if (port->marked == PS__MARK_TAKEN) {
         most = lane < port->stop_high ? port->stop[lane] - next : 0;
         if ((int64_t)most <= 0) return READER_NOTHING;
@@ -242,11 +247,6 @@ static int reader_step(struct ps__port *port, unsigned lane, int *resyncs)
     if (PS_UNLIKELY(!view->cell)) {
         int rc = reader_lane(port, lane);
         if (rc <= 0) return rc;
-    }
-    if (ps__reader_evicted(port, lane)) {       /* gate again before going on: ps_run may never begin anew */
-        (*resyncs)++;
-        ps__reader_rejoin_if_evicted(port);
-        return READER_SKIPPED;
     }
     uint64_t stamp = ps__load_acq(&view->cell[next & (view->cells - 1)].stamp);
     if ((int64_t)(stamp - next - 1) < 0 || stamp == 0) return READER_NOTHING;
