@@ -49,15 +49,18 @@ SOURCES := \
 	lib/core/dispatch.c \
 	lib/core/bus.c
 
-# Files in which nothing runs for each message: compiled for size where the caller asks for speed, and left at his level where he
-# asks for something else. PS_COLD says the same of single functions, also in the vendored pair.
+# Files in which nothing runs for each message, or what does takes locks or calls the system: compiled for size where the caller
+# asks for speed, and left at his level where he asks for something else. PS_COLD says the same of single functions, also in the vendored pair.
 SMALL_SOURCES := \
+	lib/platform/posix.c \
 	lib/platform/linux.c \
 	lib/core/error.c \
 	lib/core/url.c \
 	lib/ring/geometry.c \
 	lib/ring/evict.c \
+	lib/ring/loan.c \
 	lib/ring/port.c \
+	lib/ring/wake.c \
 	lib/inproc/inproc.c \
 	lib/shm/layout.c \
 	lib/shm/segment.c \
