@@ -172,17 +172,12 @@ static PS_ALWAYS_INLINE size_t topic_legal(const char *topic)
     return PS_LIKELY(!topic_any(bad)) ? len : 0;
 }
 
-size_t ps__topic_length(const char *topic)
-{
-    return topic ? topic_legal(topic) : 0;
-}
-
 static int topic_is_control(char c)
 {
     return (unsigned char)c <= 0x20 || c == 0x7f;
 }
 
-/* What is wrong with a topic, and where; NULL if nothing is. The slow, explaining twin of ps__topic_length(). */
+/* What is wrong with a topic, and where; NULL if nothing is. The slow, explaining twin of topic_legal(). */
 PS_COLD static const char *topic_fault(const char *text, size_t len, size_t *at)
 {
     *at = 0;
@@ -280,6 +275,13 @@ PS_COLD int ps__filter_parse(const char *filter, int exact, uint64_t seed, ps_fi
     return 0;
 }
 
+/* By the twin, which is smaller. */
+PS_COLD size_t ps__topic_length(const char *topic)
+{
+    size_t at, len = topic ? topic_length(topic) : 0;
+    return topic_fault(topic, len, &at) ? 0 : len;
+}
+
 PS_COLD int ps_topic_valid(const char *topic)
 {
     return ps__topic_length(topic) != 0;
@@ -339,7 +341,7 @@ int ps__match(const char *filter, size_t filter_len, const char *topic, size_t t
     }
 }
 
-int ps_topic_match(const char *filter, const char *topic)
+PS_COLD int ps_topic_match(const char *filter, const char *topic)
 {
     size_t len = ps__topic_length(topic);
     return len != 0 && ps_filter_valid(filter) && ps__match(filter, topic_length(filter), topic, len);
