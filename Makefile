@@ -50,7 +50,8 @@ SOURCES := \
 	lib/core/bus.c
 
 # Files in which nothing runs for each message, or what does takes locks or calls the system: compiled for size where the caller
-# asks for speed, and left at his level where he asks for something else. PS_COLD says the same of single functions, also in the vendored pair.
+# asks for speed, and left at his level where he asks for something else. PS_COLD says the same of single functions, also in the
+# vendored pair.
 SMALL_SOURCES := \
 	lib/platform/posix.c \
 	lib/platform/linux.c \

@@ -28,8 +28,14 @@ int ps__enter_refused(ps_bus *bus)
     return ps__fail(PS_ECLOSED, "the handle is being closed");
 }
 
-int ps__enter(ps_bus *bus) { return ps__enter_inline(bus); }
-void ps__leave(ps_bus *bus) { ps__leave_inline(bus); }
+int ps__enter_closing(ps_bus *bus)
+{
+    ps__leave(bus);
+    return ps__enter_refused(bus);
+}
+
+int ps__enter(ps_bus *bus) { return ps__enter_inline(bus, ps__thread_number()); }
+void ps__leave(ps_bus *bus) { ps__leave_inline(bus, ps__thread_number()); }
 
 /* Waits until no call is inside. closing is set. */
 PS_COLD static void bus_quiet(ps_bus *bus)
@@ -241,9 +247,10 @@ int ps_publish(ps_bus *bus, const char *topic, const void *data, size_t size)
     if (PS_UNLIKELY(!bus || (!data && size))) return ps__fail(PS_EINVAL, bus ? "data is NULL" : "bus is NULL");
     int result = ps__topic_parse(topic, bus->host.seed, &parsed);
     if (PS_UNLIKELY(result)) return result;
-    if (PS_UNLIKELY(result = ps__enter_inline(bus))) return result;
+    unsigned thread = ps__thread_number();
+    if (PS_UNLIKELY(result = ps__enter_inline(bus, thread))) return result;
     result = bus->transport->publish(bus->state, &parsed, data ? data : "", size, ps__frames == NULL);
-    ps__leave_inline(bus);
+    ps__leave_inline(bus, thread);
     return result;
 }
 

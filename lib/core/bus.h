@@ -86,32 +86,30 @@ PS_PRIVATE_OBJECT PS__TLS struct ps__frame *ps__frames;
 /* Every public call on a handle is between the two. 0, PS_EFORKED or PS_ECLOSED (then no leave). */
 PS_PRIVATE int ps__enter(ps_bus *bus);
 PS_PRIVATE void ps__leave(ps_bus *bus);
-PS_PRIVATE void ps__enter_shared(ps_bus *bus);
-PS_PRIVATE int ps__enter_refused(ps_bus *bus);
+PS_PRIVATE void ps__enter_shared(ps_bus *bus) PS_COLD;
+PS_PRIVATE int ps__enter_refused(ps_bus *bus) PS_COLD;          /* never inside */
+PS_PRIVATE int ps__enter_closing(ps_bus *bus) PS_COLD;          /* inside, but not any more */
 static inline int ps__forked(const ps_bus *bus) { return bus->generation != ps__process_generation(); }
 
-/* The two once more, for the calls that every message passes. Its last store is the last touch of the handle. */
-static PS_ALWAYS_INLINE void ps__leave_inline(ps_bus *bus)
+/* The two once more, for the calls that every message passes; thread: ps__thread_number(), asked once. */
+static PS_ALWAYS_INLINE void ps__leave_inline(ps_bus *bus, unsigned thread)
 {
-    unsigned thread = ps__thread_number();
+    /* The last touch of the handle. */
     if (PS_LIKELY(thread < PS__INSIDE - 1))
         ps__store_rel(&bus->inside[thread].count, ps__load_rlx(&bus->inside[thread].count) - 1);
     else ps__sub_sc(&bus->inside[PS__INSIDE - 1].count, 1);
 }
 
-static PS_ALWAYS_INLINE int ps__enter_inline(ps_bus *bus)
+static PS_ALWAYS_INLINE int ps__enter_inline(ps_bus *bus, unsigned thread)
 {
     if (PS_UNLIKELY(ps__forked(bus))) return ps__enter_refused(bus);
-    unsigned thread = ps__thread_number();
     if (PS_LIKELY(thread < PS__INSIDE - 1)) {
         ps__bump(&bus->inside[thread].count, 1);
         ps__fence_light();              /* SYNC(inside) other end bus_quiet: closing, heavy fence, count */
     } else {
         ps__enter_shared(bus);
     }
-    if (PS_LIKELY(!ps__load_rlx(&bus->closing))) return 0;
-    ps__leave_inline(bus);
-    return ps__enter_refused(bus);
+    return PS_LIKELY(!ps__load_rlx(&bus->closing)) ? 0 : ps__enter_closing(bus);
 }
 
 static inline int ps__own_dispatch(ps_bus *bus) { return ps__load_rlx(&bus->owner) == ps__thread_number() + 2u; }

@@ -18,7 +18,8 @@ struct dispatch_run {
     int marked;                         /* what was there when the call began */
     int timeout_ms;
     int forever;                        /* ps_run: time and space never end it */
-    int pull;                           /* a constant wherever it is used, so that each kind has a loop of its own */
+    uint32_t other;                     /* the mode of handles that it is not for */
+    const ps_msg **pulled;              /* ps_next: where its message goes; NULL: handlers get them */
 };
 
 /* Somebody has it. */
@@ -33,9 +34,9 @@ static PS_NOINLINE int dispatch_claim_slow(ps_bus *bus, uint64_t me, uint64_t se
     return 0;
 }
 
-static inline int dispatch_claim(ps_bus *bus)
+static inline int dispatch_claim(ps_bus *bus, unsigned thread)
 {
-    uint64_t me = ps__thread_number() + 2u, seen = 0;
+    uint64_t me = thread + 2u, seen = 0;
     return PS_LIKELY(ps__cas_acq(&bus->owner, &seen, me)) ? 0 : dispatch_claim_slow(bus, me, seen);
 }
 
@@ -73,7 +74,7 @@ static PS_ALWAYS_INLINE int dispatch_deliver(ps_bus *bus, const ps_record *recor
 }
 
 /* The next of a pull handle's matches that is still subscribed. */
-static int dispatch_pull(ps_bus *bus, const ps_msg **msg)
+static PS_NOINLINE int dispatch_pull(ps_bus *bus, const ps_msg **msg)
 {
     struct ps__subs *subs = &bus->subs;
     while (subs->match_next < subs->match_count) {
@@ -86,6 +87,14 @@ static int dispatch_pull(ps_bus *bus, const ps_msg **msg)
         return 1;
     }
     return 0;
+}
+
+/* The first of a message's. 0: there is none any more. */
+static PS_NOINLINE int dispatch_pull_first(ps_bus *bus, const ps_record *record, const ps_msg **msg)
+{
+    bus->message = (ps_msg){ record->topic.text, record->topic.len, record->data, record->size, record->sequence, record->lost,
+                             record->publisher, NULL, NULL };
+    return dispatch_pull(bus, msg);
 }
 
 static int dispatch_stopped(ps_bus *bus) { return ps__load_rlx(&bus->stopping) && ps__swap_ar(&bus->stopping, 0); }
@@ -105,7 +114,7 @@ static PS_NOINLINE int dispatch_wait(ps_bus *bus, const struct dispatch_run *run
 }
 
 /* The loop. Messages handled, 0, or an error; after PS_ECLOSED and PS_EFORKED nothing of the transport is touched again. */
-static PS_ALWAYS_INLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run *run, const ps_msg **msg)
+static PS_NOINLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run *run)
 {
     const ps_transport *t = bus->transport;
     uint64_t generation = bus->generation, deadline = 0, handled = 0;
@@ -118,10 +127,8 @@ static PS_ALWAYS_INLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run
         if (handled >= run->max) break;
         rc = t->next(bus->state, &record);
         if (PS_LIKELY(rc > 0)) {
-            if (run->pull) {
-                bus->message = (ps_msg){ record.topic.text, record.topic.len, record.data, record.size, record.sequence,
-                                         record.lost, record.publisher, NULL, NULL };
-                if (!dispatch_pull(bus, msg)) continue;
+            if (PS_UNLIKELY(run->pulled)) {
+                if (!dispatch_pull_first(bus, &record, run->pulled)) continue;
                 handled = 1;
                 break;          /* before a look at stopping: a stop that came meanwhile is the next call's */
             } else if (PS_UNLIKELY(dispatch_deliver(bus, &record, generation))) {
@@ -136,74 +143,82 @@ static PS_ALWAYS_INLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run
         if (rc <= 0) break;
     }
     if (PS_UNLIKELY(ps__load_rlx(&bus->closing))) return PS_ECLOSED;
-    t->end(bus->state, run->pull && handled ? PS_END_HOLD : 0);
+    t->end(bus->state, PS_UNLIKELY(run->pulled) && handled ? PS_END_HOLD : 0);
     if (!handled) return rc < 0 ? rc : 0;
     return (int)(handled < INT32_MAX ? handled : INT32_MAX);
 }
 
-static PS_ALWAYS_INLINE int dispatch_call(ps_bus *bus, const struct dispatch_run *run, const ps_msg **msg)
+/* The handle has been used the other way before. */
+PS_COLD static int dispatch_mixed(const struct dispatch_run *run)
+{
+    return ps__fail(PS_EINVAL, run->pulled ? "a push handle: ps_dispatch" : "a pull handle: ps_next");
+}
+
+/* How a call ends that returns an error. The handle was closed by one of its handlers only if it is PS_ECLOSED or PS_EFORKED. */
+PS_COLD static int dispatch_failed(ps_bus *bus, int result, int error)
+{
+    int pending = bus->close_pending, forked = result == PS_EFORKED;    /* a handler forked, and this is the child */
+    if (!forked) {
+        ps__store_rel(&bus->owner, 0);
+        ps__leave(bus);
+    }
+    if (pending) ps__finish_close(bus, forked);
+    errno = error;
+    if (forked) return ps__fail(PS_EFORKED, "a handler forked");
+    return result == PS_ECLOSED ? ps__fail(PS_ECLOSED, "the handle is closed") : result;
+}
+
+static PS_NOINLINE int dispatch_call(ps_bus *bus, const struct dispatch_run *run)
 {
     if (PS_UNLIKELY(!bus)) return ps__fail(PS_EINVAL, "bus is NULL");
-    int err = ps__enter_inline(bus);
+    unsigned thread = ps__thread_number();
+    int err = ps__enter_inline(bus, thread);
     if (PS_UNLIKELY(err)) return err;
-    uint32_t other = run->pull ? PS__PUSH : PS__PULL;
-    if (PS_UNLIKELY(ps__load_rlx(&bus->mode) == other)) {
-        err = ps__fail(PS_EINVAL, run->pull ? "a push handle: ps_dispatch" : "a pull handle: ps_next");
-    } else {
-        err = dispatch_claim(bus);
-    }
+    err = PS_UNLIKELY(ps__load_rlx(&bus->mode) == run->other) ? dispatch_mixed(run) : dispatch_claim(bus, thread);
     if (PS_UNLIKELY(err)) {
-        ps__leave_inline(bus);
+        ps__leave(bus);
         return err;
     }
     int error = errno, result;
-    if (run->pull && dispatch_pull(bus, msg)) {         /* the last record has further subscriptions */
+    if (PS_UNLIKELY(run->pulled) && dispatch_pull(bus, run->pulled)) {  /* the last record has further subscriptions */
         result = 1;
     } else {
         if (PS_UNLIKELY(ps__load_rlx(&bus->subs.unswept))) ps__subs_sweep(&bus->subs);
         struct ps__frame frame = { bus, ps__frames };   /* of all handlers that this call runs */
-        if (!run->pull) ps__frames = &frame;
-        result = dispatch_loop(bus, run, msg);
-        if (!run->pull) ps__frames = frame.outer;
+        if (PS_LIKELY(!run->pulled)) ps__frames = &frame;
+        result = dispatch_loop(bus, run);
+        ps__frames = frame.outer;
     }
-    if (PS_UNLIKELY(result == PS_EFORKED)) {            /* a handler forked, and this is the child */
-        if (bus->close_pending) ps__finish_close(bus, 1);
-        errno = error;
-        return ps__fail(PS_EFORKED, "a handler forked");
-    }
-    int pending = bus->close_pending, more = run->pull && result > 0 && bus->subs.match_next < bus->subs.match_count;
+    if (PS_UNLIKELY(result < 0)) return dispatch_failed(bus, result, error);
+    int more = PS_UNLIKELY(run->pulled) && result > 0 && bus->subs.match_next < bus->subs.match_count;
     ps__store_rel(&bus->owner, 0);
-    if (run->pull && more) bus->transport->wake(bus->state);    /* ps_fd stays readable */
-    ps__leave_inline(bus);
-    if (PS_UNLIKELY(pending)) ps__finish_close(bus, 0);
-    if (run->pull && result < 0) *msg = NULL;
+    if (PS_UNLIKELY(more)) bus->transport->wake(bus->state);            /* ps_fd stays readable */
+    ps__leave_inline(bus, thread);
     errno = error;
-    return PS_UNLIKELY(result == PS_ECLOSED) ? ps__fail(PS_ECLOSED, "the handle is closed") : result;
-}
-
-static PS_NOINLINE int dispatch_push(ps_bus *bus, int max, int timeout_ms, int forever)
-{
-    struct dispatch_run run = { max > 0 ? (uint64_t)max : UINT64_MAX, max <= 0 && !forever, timeout_ms, forever, 0 };
-    return dispatch_call(bus, &run, NULL);
+    return result;
 }
 
 int ps_dispatch(ps_bus *bus, int max, int timeout_ms)
 {
-    return dispatch_push(bus, max, timeout_ms, 0);
+    struct dispatch_run run = { max > 0 ? (uint64_t)max : UINT64_MAX, max <= 0, timeout_ms, 0, PS__PULL, NULL };
+    return dispatch_call(bus, &run);
 }
 
 int ps_run(ps_bus *bus)
 {
-    int result = dispatch_push(bus, 0, -1, 1);
+    struct dispatch_run run = { UINT64_MAX, 0, -1, 1, PS__PULL, NULL };
+    int result = dispatch_call(bus, &run);
     return result > 0 ? 0 : result;
 }
 
 int ps_next(ps_bus *bus, const ps_msg **msg, int timeout_ms)
 {
-    struct dispatch_run run = { 1, 0, timeout_ms, 0, 1 };
+    struct dispatch_run run = { 1, 0, timeout_ms, 0, PS__PUSH, msg };
     if (!msg) return ps__fail(PS_EINVAL, "msg is NULL");
     *msg = NULL;
-    return dispatch_call(bus, &run, msg);
+    int result = dispatch_call(bus, &run);
+    if (PS_UNLIKELY(result < 0)) *msg = NULL;           /* ps_close overtook it: what it had found is gone */
+    return result;
 }
 
 PS_COLD void ps_stop(ps_bus *bus)
