@@ -122,12 +122,18 @@ static PS_ALWAYS_INLINE void reader_advance(struct ps__port *port, const struct 
     if (PS_UNLIKELY(next != m->stamp)) ps__cells_unwanted(port, next - m->stamp);
 }
 
+/* The same, not compiled into its caller. */
+static PS_NOINLINE void reader_pass(struct ps__port *port, const struct ps__copy *m)
+{
+    reader_advance(port, m);
+}
+
 static PS_NOINLINE void reader_release(struct ps__port *port)
 {
     unsigned lane = (unsigned)port->borrowing - 1;
     port->borrowing = 0;
     ps__store_rel(&port->reader[port->slot]->borrow, 0);        /* SYNC(borrow) release: handlers have done with it */
-    reader_advance(port, &port->copy[port->copy_at]);
+    reader_pass(port, &port->copy[port->copy_at]);
     ps__reader_show(port, lane);
 }
 
@@ -139,7 +145,7 @@ static PS_NOINLINE int reader_unwanted(struct ps__port *port, const struct ps__c
 }
 
 /* Not delivered after all: it contradicts itself (garbage), or its payload was overwritten. */
-static PS_NOINLINE int reader_reject(struct ps__port *port, const struct ps__copy *m, int garbage, int *resyncs)
+PS_COLD static int reader_reject(struct ps__port *port, const struct ps__copy *m, int garbage, int *resyncs)
 {
     unsigned lane = port->copy_lane;
     uint64_t stamp = m->stamp;
@@ -207,7 +213,7 @@ static PS_NOINLINE int reader_take_far(struct ps__port *port, struct ps__copy *m
         record->data = port->buffer;
     }
     reader_fill_in(port, m, record);
-    if (!port->borrowing) reader_advance(port, m);
+    if (!port->borrowing) reader_pass(port, m);
     return READER_DONE;
 }
 
@@ -309,7 +315,7 @@ static PS_NOINLINE int reader_scan_again(struct ps__port *port, int *resyncs)
 /* ------------------------------------------------------------------ the transport operations */
 
 /* With a descriptor that somebody watches. */
-static PS_NOINLINE int reader_begin_watched(struct ps__port *port)
+PS_COLD static int reader_begin_watched(struct ps__port *port)
 {
     if (ps__now_coarse_ms() - port->checked_ms < 1000) return 0;
     int cancel = ps__cancel_off(), err = port->env->check(port);
@@ -419,7 +425,7 @@ static PS_ALWAYS_INLINE void reader_flush(struct ps__port *port)
     (void)ps__reader_leave_if_pending(port);
 }
 
-void ps__reader_flush(struct ps__port *port)
+PS_COLD void ps__reader_flush(struct ps__port *port)
 {
     reader_flush(port);
 }
