@@ -267,7 +267,7 @@ int ps_wanted(ps_bus *bus, const char *topic)
     return result;
 }
 
-int ps_loan(ps_bus *bus, const char *topic, size_t size, void **data)
+PS_COLD int ps_loan(ps_bus *bus, const char *topic, size_t size, void **data)
 {
     ps_topic parsed;
     if (data) *data = NULL;
@@ -282,7 +282,7 @@ int ps_loan(ps_bus *bus, const char *topic, size_t size, void **data)
     return result;
 }
 
-int ps_commit(ps_bus *bus, void *data, size_t used)
+PS_COLD int ps_commit(ps_bus *bus, void *data, size_t used)
 {
     if (!bus || !data) return ps__fail(PS_EINVAL, bus ? "data is NULL" : "bus is NULL");
     int result = ps__enter(bus);
@@ -293,7 +293,7 @@ int ps_commit(ps_bus *bus, void *data, size_t used)
     return result;
 }
 
-int ps_cancel(ps_bus *bus, void *data)
+PS_COLD int ps_cancel(ps_bus *bus, void *data)
 {
     if (!bus) return ps__fail(PS_EINVAL, "bus is NULL");
     int result = ps__enter(bus);
