@@ -60,6 +60,7 @@ SMALL_SOURCES := \
 	lib/ring/geometry.c \
 	lib/ring/evict.c \
 	lib/ring/loan.c \
+	lib/ring/join.c \
 	lib/ring/port.c \
 	lib/ring/wake.c \
 	lib/inproc/inproc.c \
@@ -83,8 +84,12 @@ PS_CPPFLAGS := -Iinclude
 PS_CFLAGS   := -std=c11 $(PS_WARNINGS) -fvisibility=hidden -pthread $(SANITIZE)
 # The products carry no unwind tables: a sixth of their size, and an exception that left a handler through C code would leave the
 # handle in its middle anyway. Test builds keep them.
-PS_PRODUCT_CFLAGS := $(if $(SANITIZE),,-fno-asynchronous-unwind-tables)
-PS_SMALL_CFLAGS := $(if $(SANITIZE),,$(if $(filter -O2 -O3,$(lastword $(filter -O%,$(CFLAGS)))),-Os))
+# Nor are jumps and loops padded to whole fetches: two per cent of the size, and not an instruction less.
+PS_TAKES = $(shell $(CC) -Werror $(1) -c -x c -o /dev/null /dev/null 2>/dev/null && echo '$(1)' || echo '$(2)')
+PS_UNPADDED := $(call PS_TAKES,-fno-align-jumps -fno-align-labels -fno-align-loops)
+PS_PRODUCT_CFLAGS := $(if $(SANITIZE),,-fno-asynchronous-unwind-tables $(PS_UNPADDED))
+PS_SMALLEST := $(call PS_TAKES,-Oz,-Os)
+PS_SMALL_CFLAGS := $(if $(SANITIZE),,$(if $(filter -O2 -O3,$(lastword $(filter -O%,$(CFLAGS)))),$(PS_SMALLEST)))
 PS_LDFLAGS  := -pthread $(SANITIZE)
 # Addresses to be relocated as a bitmap, a fortieth of their size in a table: where linker and C library know it.
 PS_PACK := $(shell \
