@@ -58,20 +58,20 @@ uint64_t ps__shm_fixed_size(unsigned members)
 
 static uint64_t layout_align(uint64_t size) { return layout_up(size, PS__SHM_ALIGN); }
 
-static uint64_t layout_ring_size(const struct ps__geometry *g)
+size_t ps__shm_ring_size(const struct ps__shm *shm)
 {
-    return layout_align(ps__cells_size(g) + ps__payload_size(g));
+    return ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry);
 }
 
 uint64_t ps__shm_ring_offset(const struct ps__shm *shm, unsigned slot)
 {
-    uint64_t stride = layout_ring_size(&shm->geometry) + layout_align(ps__loans_size(&shm->geometry));
+    uint64_t stride = layout_align(ps__shm_ring_size(shm)) + layout_align(ps__loans_size(&shm->geometry));
     return ps__shm_fixed_size(shm->port.members) + slot * stride;
 }
 
 uint64_t ps__shm_loan_offset(const struct ps__shm *shm, unsigned slot)
 {
-    return ps__shm_ring_offset(shm, slot) + layout_ring_size(&shm->geometry);
+    return ps__shm_ring_offset(shm, slot) + layout_align(ps__shm_ring_size(shm));
 }
 
 void ps__shm_point(struct ps__shm *shm)

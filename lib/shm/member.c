@@ -15,44 +15,43 @@
 
 #define MEMBER_CLEAN 4096               /* the second byte of a slot, behind the first bytes of all */
 
-static struct flock member_range(off_t slot, off_t count, short type)
+/* F_OFD_SETLK or F_OFD_GETLK of some slots' bytes: 0, or -1 with errno. type: wanted, and for the latter what is there. */
+static int member_lock(const struct ps__shm *shm, int command, off_t slot, off_t count, struct flock *lock)
 {
-    struct flock lock = { 0 };
-    lock.l_type = type;
-    lock.l_whence = SEEK_SET;
-    lock.l_start = PS__SHM_LOCKS + slot;
-    lock.l_len = count;
-    return lock;
+    lock->l_whence = SEEK_SET;
+    lock->l_start = PS__SHM_LOCKS + slot;
+    lock->l_len = count;
+    return fcntl(shm->lock.fd, command, lock);
+}
+
+static int member_set(const struct ps__shm *shm, off_t slot, off_t count, short type)
+{
+    struct flock lock = { .l_type = type };
+    return member_lock(shm, F_OFD_SETLK, slot, count, &lock);
 }
 
 int ps__slot_try(struct ps__shm *shm, unsigned slot)
 {
-    struct flock lock = member_range(slot, 1, F_WRLCK);
-    if (!ps__kept_valid(&shm->lock)) return 0;
-    return fcntl(shm->lock.fd, F_OFD_SETLK, &lock) == 0;
+    return ps__kept_valid(&shm->lock) && member_set(shm, slot, 1, F_WRLCK) == 0;
 }
 
 void ps__slot_drop(struct ps__shm *shm, unsigned slot)
 {
-    struct flock clean = member_range(MEMBER_CLEAN + slot, 1, F_UNLCK), lock = member_range(slot, 1, F_UNLCK);
     if (!ps__kept_valid(&shm->lock)) return;
-    (void)fcntl(shm->lock.fd, F_OFD_SETLK, &clean);     /* first, so that the next owner finds it free */
-    (void)fcntl(shm->lock.fd, F_OFD_SETLK, &lock);
+    (void)member_set(shm, MEMBER_CLEAN + slot, 1, F_UNLCK);     /* first, so that the next owner finds it free */
+    (void)member_set(shm, slot, 1, F_UNLCK);
 }
 
 /* The slot is clean: from now on what stands in it counts. */
 static int member_declare(struct ps__shm *shm)
 {
-    struct flock clean = member_range(MEMBER_CLEAN + (off_t)shm->port.slot, 1, F_WRLCK);
-    if (fcntl(shm->lock.fd, F_OFD_SETLK, &clean) == 0) return 0;
+    if (member_set(shm, MEMBER_CLEAN + (off_t)shm->port.slot, 1, F_WRLCK) == 0) return 0;
     return ps__fail(PS_EBUSY, "slot %u is locked by somebody who does not own it", shm->port.slot);
 }
 
 int ps__slot_last(struct ps__shm *shm)
 {
-    struct flock lock = member_range(0, shm->header.members, F_WRLCK);
-    if (!ps__kept_valid(&shm->lock)) return 0;
-    return fcntl(shm->lock.fd, F_OFD_SETLK, &lock) == 0;        /* a failure changes nothing */
+    return ps__kept_valid(&shm->lock) && member_set(shm, 0, shm->header.members, F_WRLCK) == 0; /* a failure changes nothing */
 }
 
 /*
@@ -62,25 +61,25 @@ int ps__slot_last(struct ps__shm *shm)
  */
 int ps__slot_alive(struct ps__shm *shm, unsigned slot)
 {
-    struct flock lock = member_range(MEMBER_CLEAN + slot, 1, F_WRLCK);
+    struct flock lock = { .l_type = F_WRLCK };
     if (!ps__kept_valid(&shm->lock)) return 1;                  /* cannot ask, so nobody is declared dead */
-    if (fcntl(shm->lock.fd, F_OFD_GETLK, &lock)) return 1;
+    if (member_lock(shm, F_OFD_GETLK, MEMBER_CLEAN + slot, 1, &lock)) return 1;
     return lock.l_type != F_UNLCK;
 }
 
 /* Does one lock cover more than a slot? Then the last member is removing the file. */
 static int member_taken_down(struct ps__shm *shm)
 {
-    struct flock lock = member_range(0, shm->header.members, F_WRLCK);
-    if (fcntl(shm->lock.fd, F_OFD_GETLK, &lock) || lock.l_type == F_UNLCK) return 1;    /* or done with it just now */
+    struct flock lock = { .l_type = F_WRLCK };
+    if (member_lock(shm, F_OFD_GETLK, 0, shm->header.members, &lock) || lock.l_type == F_UNLCK)
+        return 1;                       /* or done with it just now */
     return lock.l_len > 1 || shm->header.members == 1;
 }
 
 int ps__slot_take(struct ps__shm *shm)
 {
     for (unsigned slot = 0; slot < shm->header.members; slot++) {
-        struct flock lock = member_range(slot, 1, F_WRLCK);
-        if (fcntl(shm->lock.fd, F_OFD_SETLK, &lock) == 0) return (int)slot;
+        if (member_set(shm, slot, 1, F_WRLCK) == 0) return (int)slot;
         if (errno == EINVAL) return ps__fail(PS_ENOTSUP, "this kernel has no open file description locks");
         if (errno != EAGAIN && errno != EACCES) return ps__fail_sys(errno, "locking a slot");
     }
@@ -141,11 +140,9 @@ int ps__slot_map(struct ps__shm *shm, unsigned slot, int writable, struct ps__vi
 {
     int err = ps__shm_know_geometry(shm, 0);
     if (err) return err;
-    size_t cells = ps__cells_size(&shm->geometry);
     unsigned char *memory;
-    size_t size = cells + ps__payload_size(&shm->geometry);
-    if ((err = member_map(shm, ps__shm_ring_offset(shm, slot), size, writable, &memory))) return err;
-    view->payload = memory + cells;
+    if ((err = member_map(shm, ps__shm_ring_offset(shm, slot), ps__shm_ring_size(shm), writable, &memory))) return err;
+    view->payload = memory + ps__cells_size(&shm->geometry);
     view->cells = (uint32_t)1 << shm->geometry.depth_log;
     view->units = (uint32_t)1 << shm->geometry.units_log;
     view->cell = (struct ps__cell *)(void *)memory;
@@ -168,7 +165,7 @@ static int member_reserve(struct ps__shm *shm)
 {
     struct stat st;
     uint64_t offset = ps__shm_ring_offset(shm, shm->port.slot);
-    size_t size = ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry);
+    size_t size = ps__shm_ring_size(shm);
     int fd = ps__shm_data_fd(shm), err = fd < 0 ? PS_ESYS : 0;
     if (!err && (fstat(fd, &st) || (uint64_t)st.st_size < offset + size)) err = PS_ECORRUPT;
     if (!err) err = ps__shm_reserve(fd, offset, size, "a publisher's ring");
@@ -237,7 +234,7 @@ int ps__slot_repair(struct ps__port *port, unsigned slot)
         view.lane = (struct ps__lane *)(void *)((unsigned char *)page + (at - begin));
         if (ps__load_acq(&view.lane->ring) && !ps__slot_map(shm, slot, 1, &view)) {
             if (ps__ring_recover(port, &view)) ps__bump(&port->corrupt, 1);
-            munmap(view.cell, ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry));
+            munmap(view.cell, ps__shm_ring_size(shm));
             done = 1;
         }
         munmap(page, size);

@@ -22,6 +22,7 @@
 #define SEGMENT_MEMBERS  64u
 #define SEGMENT_PATIENCE_MS 100
 #define SEGMENT_TRIES    4              /* before the first nap */
+#define SEGMENT_PROC     64             /* bytes of a name in /proc */
 
 static uint64_t segment_check(const struct ps__shm_header *h)
 {
@@ -45,7 +46,7 @@ int ps__shm_locate(struct ps__shm *shm, const ps_url *url)
     }
     if (address[0] == '/') {
         n = snprintf(shm->path, sizeof shm->path, "%s", address);
-        shm->proc = strncmp(address, "/proc/", 6) == 0;
+        shm->proc = memcmp(shm->path, "/proc/", 6) == 0;
         if (n < 0 || (size_t)n >= sizeof shm->path - 32)
             return ps__fail(PS_EINVAL, "path longer than %zu bytes", sizeof shm->path - 33);
         if (shm->path[n - 1] == '/') return ps__fail(PS_EINVAL, "'%s' is a directory's name", address);
@@ -93,6 +94,13 @@ static int segment_file_system(int fd)
     }
 }
 
+/* The name of a descriptor's file. */
+static const char *segment_proc(char path[SEGMENT_PROC], int fd)
+{
+    snprintf(path, SEGMENT_PROC, "/proc/self/fd/%d", fd);
+    return path;
+}
+
 /* A second description of a file is had by way of /proc only. */
 static int segment_no_proc(const char *path, int error)
 {
@@ -100,24 +108,23 @@ static int segment_no_proc(const char *path, int error)
     return ps__fail_sys(error, "a second description of the bus's file");
 }
 
-static int segment_lock_description(struct ps__shm *shm, int fd, int flags)
+/* One that is kept, as the bus's lock or its anchor. */
+static int segment_description(struct ps__kept *kept, int fd, int flags)
 {
-    char proc[64];
-    snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
-    int lock = open(proc, flags | O_CLOEXEC);
-    if (lock < 0) return segment_no_proc(proc, errno);
-    int err = ps__kept_set(&shm->lock, lock);
+    char proc[SEGMENT_PROC];
+    int other = open(segment_proc(proc, fd), flags | O_CLOEXEC);
+    if (other < 0) return segment_no_proc(proc, errno);
+    int err = ps__kept_set(kept, other);
     return err ? ps__fail_sys(-err, "fstat") : 0;
 }
 
 int ps__shm_data_fd(struct ps__shm *shm)
 {
-    char proc[64];
+    char proc[SEGMENT_PROC];
     int fd = -1;
     struct stat st;
     if (ps__kept_valid(&shm->lock)) {
-        snprintf(proc, sizeof proc, "/proc/self/fd/%d", shm->lock.fd);
-        fd = open(proc, (shm->port.observe ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+        fd = open(segment_proc(proc, shm->lock.fd), (shm->port.observe ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     } else if (shm->path[0]) {                          /* the program closed it (closefrom): by name, if it is still the file */
         fd = open(shm->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
         if (fd >= 0 && (fstat(fd, &st) || st.st_dev != shm->lock.dev || st.st_ino != shm->lock.ino)) {
@@ -237,7 +244,6 @@ static int segment_take(struct ps__shm *shm)
 
 static int segment_create_anonymous(struct ps__shm *shm, const ps_url *url, const struct ps__geometry *wanted, int *out)
 {
-    char proc[64];
     int fd = memfd_create("psbus", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0) return ps__fail_sys(errno, "memfd_create");
     *out = fd;
@@ -247,19 +253,15 @@ static int segment_create_anonymous(struct ps__shm *shm, const ps_url *url, cons
     if ((err = ps__shm_resize(fd, ps__shm_ring_offset(shm, shm->port.members)))) return err;
     if (fchmod(fd, 0600)) return ps__fail_sys(errno, "fchmod");
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL)) return ps__fail_sys(errno, "sealing");
-    snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
-    int anchor = open(proc, O_PATH | O_CLOEXEC);
-    if (anchor < 0) return segment_no_proc(proc, errno);
-    err = ps__kept_set(&shm->anchor, anchor);
-    if (err) return ps__fail_sys(-err, "fstat");
-    err = segment_lock_description(shm, fd, O_RDWR);
+    err = segment_description(&shm->anchor, fd, O_PATH);
+    if (!err) err = segment_description(&shm->lock, fd, O_RDWR);
     return err ? err : segment_take(shm);
 }
 
 /* PS_EAGAIN: somebody else was faster, or the file system would not link it. */
 static int segment_create(struct ps__shm *shm, const ps_url *url, const struct ps__geometry *wanted, int *out)
 {
-    char proc[64];
+    char proc[SEGMENT_PROC];
     int fd = open(shm->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
         return ps__fail(PS_ENOTSUP, "%s: its file system has no O_TMPFILE", shm->dir);
@@ -269,11 +271,10 @@ static int segment_create(struct ps__shm *shm, const ps_url *url, const struct p
     int err = segment_file_system(fd);
     if (!err && fchmod(fd, shm->mode < 0 ? 0600 : (mode_t)shm->mode)) err = ps__fail_sys(errno, "fchmod");
     if (!err) err = segment_fill(shm, fd, url, wanted);
-    if (!err) err = segment_lock_description(shm, fd, O_RDWR);
+    if (!err) err = segment_description(&shm->lock, fd, O_RDWR);
     if (!err) err = segment_take(shm);  /* before it has a name: it never looks abandoned */
     if (err) return err;
-    snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
-    if (linkat(AT_FDCWD, proc, AT_FDCWD, shm->path, AT_SYMLINK_FOLLOW) == 0) return 0;
+    if (linkat(AT_FDCWD, segment_proc(proc, fd), AT_FDCWD, shm->path, AT_SYMLINK_FOLLOW) == 0) return 0;
     if (errno == EEXIST || (errno == ENOENT && shm->by_name)) return PS_EAGAIN;
     return ps__fail_sys(errno, "cannot name %s", shm->path);
 }
@@ -310,12 +311,11 @@ static int segment_read_header(struct ps__shm *shm, int fd, const struct stat *s
 static int segment_open(struct ps__shm *shm, int *out)
 {
     struct stat st, named;
-    char proc[64];
+    char proc[SEGMENT_PROC];
     const char *path = shm->path;
     int access = shm->port.observe ? O_RDONLY : O_RDWR, follow = shm->proc ? 0 : O_NOFOLLOW;
     if (!path[0]) {
-        snprintf(proc, sizeof proc, "/proc/self/fd/%d", shm->anchor.fd);
-        path = proc;
+        path = segment_proc(proc, shm->anchor.fd);
         follow = 0;
     }
     int fd = open(path, access | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | follow);
@@ -337,7 +337,7 @@ static int segment_open(struct ps__shm *shm, int *out)
     int nameless = shm->proc || !shm->path[0];
     if (!nameless && st.st_nlink == 0) return PS_EAGAIN;
     if (!nameless && st.st_nlink > 1) return ps__fail(PS_EACCES, "%s has a second name (hard link)", path);
-    if ((err = segment_lock_description(shm, fd, access))) return err;
+    if ((err = segment_description(&shm->lock, fd, access))) return err;
     shm->port.members = shm->header.members;
     if (shm->port.observe) return 0;
     if ((err = segment_take(shm))) return err;
@@ -419,12 +419,12 @@ void ps__shm_detach(struct ps__shm *shm, int forked)
 {
     unsigned high = shm->base ? ps__slots_high(&shm->port) : 0;
     for (unsigned i = 0; i < shm->port.members; i++) {
-        if (shm->mapped[i].ring) munmap(shm->mapped[i].ring, ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry));
+        if (shm->mapped[i].ring) munmap(shm->mapped[i].ring, ps__shm_ring_size(shm));
         if (shm->mapped[i].loan) munmap(shm->mapped[i].loan, ps__loans_size(&shm->geometry));
         shm->mapped[i].ring = shm->mapped[i].loan = NULL;
     }
     if (shm->port.own.cell)
-        munmap(shm->port.own.cell, ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry));
+        munmap(shm->port.own.cell, ps__shm_ring_size(shm));
     if (shm->port.own.loan) munmap(shm->port.own.loan, ps__loans_size(&shm->geometry));
     shm->port.own.cell = NULL;
     shm->port.own.loan = NULL;
@@ -442,3 +442,4 @@ void ps__shm_detach(struct ps__shm *shm, int forked)
 #undef SEGMENT_MEMBERS
 #undef SEGMENT_PATIENCE_MS
 #undef SEGMENT_TRIES
+#undef SEGMENT_PROC

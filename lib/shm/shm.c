@@ -50,8 +50,7 @@ static int shm_lane_reserve(struct ps__port *port)
     if (!err) err = ps__shm_know_geometry(shm, 1);
     int fd = err ? -1 : ps__shm_data_fd(shm);
     if (!err && fd < 0) err = PS_ESYS;
-    if (!err) err = ps__shm_reserve(fd, ps__shm_ring_offset(shm, port->slot),
-                          ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry), "a publisher's ring");
+    if (!err) err = ps__shm_reserve(fd, ps__shm_ring_offset(shm, port->slot), ps__shm_ring_size(shm), "a publisher's ring");
     ps__close_fd(fd);
     if (!err) err = ps__slot_map(shm, port->slot, 1, &port->own);
     if (!err) {

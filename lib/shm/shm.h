@@ -86,9 +86,10 @@ struct ps__shm {
 PS_PRIVATE uint64_t ps__shm_slot_size(unsigned members);
 PS_PRIVATE uint64_t ps__shm_lane_offset(unsigned members, unsigned slot);
 PS_PRIVATE uint64_t ps__shm_big_offset(unsigned members, unsigned slot);
-/* Where in the file a slot's ring and its loan area lie; once the geometry is known. */
+/* Where in the file a slot's ring and its loan area lie, and how long a ring is; once the geometry is known. */
 PS_PRIVATE uint64_t ps__shm_ring_offset(const struct ps__shm *shm, unsigned slot);
 PS_PRIVATE uint64_t ps__shm_loan_offset(const struct ps__shm *shm, unsigned slot);
+PS_PRIVATE size_t ps__shm_ring_size(const struct ps__shm *shm);
 /* All that does not depend on the geometry. */
 PS_PRIVATE uint64_t ps__shm_fixed_size(unsigned members);
 /* The port's pointers into the mapped fixed part. */
