@@ -34,8 +34,8 @@ int ps__enter_closing(ps_bus *bus)
     return ps__enter_refused(bus);
 }
 
-int ps__enter(ps_bus *bus) { return ps__enter_inline(bus, ps__thread_number()); }
-void ps__leave(ps_bus *bus) { ps__leave_inline(bus, ps__thread_number()); }
+PS_COLD int ps__enter(ps_bus *bus) { return ps__enter_inline(bus, ps__thread_number()); }
+PS_COLD void ps__leave(ps_bus *bus) { ps__leave_inline(bus, ps__thread_number()); }
 
 /* Waits until no call is inside. closing is set. */
 PS_COLD static void bus_quiet(ps_bus *bus)
