@@ -230,7 +230,7 @@ PS_COLD static int subscription_room(struct ps__subs *subs)
     uint32_t matches = subs->count + 1;
     if (matches > subs->promised) {
         uint32_t room = subs->promised ? subs->promised * 2 : 16;
-        struct ps_sub **spare = malloc((room + (size_t)1) * sizeof *spare);
+        struct ps_sub **spare = calloc(room + (size_t)1, sizeof *spare);
         if (!spare) return ps__fail(PS_ENOMEM, "no memory for a subscription");
         spare[0] = (struct ps_sub *)(uintptr_t)room;    /* the slot in front holds the capacity */
         spare = atomic_exchange_explicit(&subs->spare, spare + 1, memory_order_acq_rel);

@@ -121,8 +121,8 @@ PS_COLD static int loan_rebuild(struct ps__port *port)
     const struct ps__view *view = &port->own;
     loans->room = view->cells;
     loans->free_room = view->cells + PS_LOANS_MAX * PS_MEMBERS_MAX + 2;
-    loans->flight = malloc(loans->room * sizeof *loans->flight);
-    loans->free = malloc(loans->free_room * sizeof *loans->free);
+    loans->flight = calloc(loans->room, sizeof *loans->flight);
+    loans->free = calloc(loans->free_room, sizeof *loans->free);
     if (!loans->flight || !loans->free) {
         free(loans->flight);
         free(loans->free);

@@ -224,7 +224,7 @@ static void shm_close_bus(void *memory, int forked)
 /* A membership of its own for the child: everything inherited is put aside, and comes back if there is no room. */
 static int shm_after_fork(void *memory, ps_host *host)
 {
-    struct ps__shm *shm = memory, *inherited = malloc(sizeof *inherited);
+    struct ps__shm *shm = memory, *inherited = calloc(1, sizeof *inherited);
     uint64_t seed = host->seed;
     if (!inherited) return ps__fail(PS_ENOMEM, "no memory for a handle");
     ps__fork_remove(&shm->fork);
