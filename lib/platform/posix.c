@@ -76,8 +76,13 @@ PS_PRIVATE PS__TLS unsigned ps__thread_self;
 PS_COLD unsigned ps__thread_first(void)
 {
     static _Atomic unsigned last;
-    ps__thread_self = ps__add_rlx(&last, 1) + 1;        /* relaxed: only that no two are equal matters */
-    return ps__thread_self - 1;
+    unsigned number = ps__add_rlx(&last, 1);            /* relaxed: only that no two are equal matters */
+    if (number >= PS__THREAD_LAST) {
+        ps__store_rlx(&last, PS__THREAD_LAST);          /* or it would begin anew */
+        number = PS__THREAD_LAST;
+    }
+    ps__thread_self = number + 1;
+    return number;
 }
 
 PS_COLD void ps__wait_step(unsigned *step)

@@ -68,9 +68,9 @@ static inline unsigned ps__set_words(const struct ps__port *port)
 }
 
 /*
- * An entry is {tag, set words}. The tag is made of topic, epoch and set by multiplications with odd numbers that are random to
- * this handle, so a mixture of two entries has the right one by a chance in 2^64, whatever topics and sets are in the game; so
- * do sets of another number of words.
+ * An entry is {tag, set words}. The tag is made of topic, epoch and each word by products with odd numbers that are random to
+ * this handle and known to nobody else, so a mixture of two entries has the right one by chance only, whatever topics and sets
+ * are in the game; and so do sets of another number of words.
  */
 static inline ps__a64 *ps__memo_entry(const struct ps__port *port, const ps_topic *topic)
 {
@@ -82,8 +82,7 @@ static inline uint64_t ps__memo_key(const struct ps__port *port, const ps_topic 
 }
 static inline uint64_t ps__memo_tag(const struct ps__port *port, uint64_t tag, uint64_t set)
 {
-    tag = (tag ^ set) * port->memo_odd[1];
-    return tag ^ tag >> 32;
+    return (tag << 23 | tag >> 41) ^ set * port->memo_odd[1];
 }
 
 /* Asks every member, and remembers the answer under the key. */

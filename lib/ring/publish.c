@@ -18,8 +18,8 @@ PS_COLD int ps__port_reserve(struct ps__port *port)
             ps__store_rlx(&port->mark_pos, ps__pos(tail));
             port->first_number = ps__lane_tail(port->own.lane);
             ps__store_rlx(&port->message_end, ps__message_max((uint64_t)port->own.units * PS__UNIT) + 1);
-            uint32_t nobody = 0;        /* the thread that publishes first: SYNC(own) */
-            (void)ps__cas_rlx(&port->claim->owner, &nobody, ps__thread_number() + 1);
+            uint32_t nobody = 0, self = ps__thread_number();    /* the thread that publishes first: SYNC(own) */
+            if (self < PS__THREAD_LAST) (void)ps__cas_rlx(&port->claim->owner, &nobody, self + 1);
             struct ps__about *about = port->about[port->slot];
             ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_SENDS);
             ps__store_rel(&port->ready, 1);                     /* SYNC(setup) release */

@@ -168,7 +168,7 @@ static int member_reserve(struct ps__shm *shm)
     size_t size = ps__shm_ring_size(shm);
     int fd = ps__shm_data_fd(shm), err = fd < 0 ? PS_ESYS : 0;
     if (!err && (fstat(fd, &st) || (uint64_t)st.st_size < offset + size)) err = PS_ECORRUPT;
-    if (!err) err = ps__shm_reserve(fd, offset, size, "a publisher's ring");
+    if (!err) err = ps__shm_reserve_shared(fd, offset, size, "a publisher's ring");
     ps__close_fd(fd);
     return err;
 }
