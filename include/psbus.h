@@ -301,7 +301,9 @@ PS_API int ps_close(ps_bus *bus);
  *            PS_ECORRUPT  the bus's memory is damaged; nothing was sent
  *            PS_ESYS      first publish: the system refused; nothing was sent
  * Ownership  data stays the caller's.
- * Threads    any thread, also from a handler.
+ * Threads    any thread, also from a handler. The one that publishes first on a handle (inproc: on the bus) has the shortest way,
+ *            until another one publishes there too; threads that do so without a pause let each other have runs of some
+ *            microseconds.
  * Blocking   never, unless the URL says block=MS; never in a handler.   Allocates: never, but at the first publish.
  * Signals    not async-signal-safe.      Fork: PS_EFORKED in a child.      Since 0.1
  */

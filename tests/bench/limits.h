@@ -11,6 +11,7 @@ double limit_one_line(struct row *row);
 double limit_two_lines(struct row *row);
 double limit_ring(struct row *row);             /* one producer, one consumer, 64 bytes */
 double limit_ring_sleeping(struct row *row);    /* round trip through two of them, with futexes */
+double limit_cells(struct row *row);            /* round trip through two rings of cells of two lines, polling */
 double limit_pipe(struct row *row);             /* round trip through two pipes */
 double limit_touched(struct row *row);          /* buffers of x bytes, written there and read here */
 double limit_copied(struct row *row);           /* the same, and copied into the buffers and out of them */
