@@ -44,6 +44,7 @@ struct ps__subs {
     uint32_t count, wilds;
     uint32_t depth_count[PS__PREFIX_LEVELS + 1];
     ps__a32 depths;                     /* bit d: wildcard filters with a prefix of d levels exist */
+    ps__a64 root;                       /* hash of the prefix of no level: of all filters that begin with a wildcard */
     ps__a32 unswept;                    /* a hint that the next two are not empty */
     struct ps_sub *graves;
     struct ps__table *old_tables;

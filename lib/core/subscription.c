@@ -118,7 +118,7 @@ static int subscription_look_up(ps_bus *bus, const ps_topic *topic)
     uint32_t depths = ps__load_rlx(&subs->depths);
     for (int d = 0; depths >> d; d++) {
         if (!(depths >> d & 1)) continue;
-        uint64_t prefix = bus->host.prefix(&bus->host, topic, d);
+        uint64_t prefix = d ? bus->host.prefix(&bus->host, topic, d) : ps__load_rlx(&subs->root);
         if (!prefix) break;
         if (!subscription_chain(subs, table, prefix, 1, topic)) return 0;
     }
@@ -261,6 +261,7 @@ PS_COLD static void subscription_count(struct ps__subs *subs, const struct ps_su
     if (!sub->filter.wild) return;
     uint32_t depth = (uint32_t)sub->filter.depth, bit = (uint32_t)1 << depth;
     subs->depth_count[depth] += (uint32_t)step;
+    if (depth == 0) ps__store_rlx(&subs->root, sub->filter.hash);
     uint32_t depths = ps__load_rlx(&subs->depths);
     ps__store_rlx(&subs->depths, subs->depth_count[depth] ? depths | bit : depths & ~bit);
 }
