@@ -38,7 +38,7 @@ static struct row own_rows[] = {
       .measure = limit_ring, .flags = PROCESSES },
     { .key = "ring.inproc", .what = "bare ring, 64 bytes, one to one", .where = "threads", .unit = "M/s",
       .measure = limit_ring },
-    { .key = "cells", .what = "bare cells of two lines in turn, polling, one way", .where = "processes", .unit = "ns",
+    { .key = "cells", .what = "bare cells of two lines, polling, one way", .where = "processes", .unit = "ns",
       .measure = limit_cells, .flags = PROCESSES },
     { .key = "ring.sleeping", .what = "bare ring with futexes, sleeping, one way", .where = "processes", .unit = "ns",
       .measure = limit_ring_sleeping, .flags = PROCESSES | BLOCKING | HISTOGRAM },
