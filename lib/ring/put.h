@@ -16,6 +16,8 @@
 #include "ring.h"
 
 #define PS__PREFETCH 8u                 /* cells ahead */
+#define PS__PREFETCH_UNITS 40u          /* units of payload ahead; what is larger than */
+#define PS__PREFETCH_MOST  64u          /* so many fetches for itself while it is copied */
 
 /* A payload is contiguous: what does not fit before the end of the ring begins at its start. */
 static inline uint32_t ps__ring_pad(uint32_t pos, uint32_t units, uint32_t ring)
@@ -160,6 +162,20 @@ static PS_ALWAYS_INLINE void put_fill(const struct ps__view *view, struct ps__ce
     }
 }
 
+/*
+ * A cell, and a payload, were last touched by their readers: fetching those ahead for writing keeps the next claims from waiting
+ * for them.
+ */
+static PS_ALWAYS_INLINE void put_prefetch(const struct ps__view *view, uint32_t seq, uint32_t pos, uint32_t units)
+{
+    struct ps__cell *cell = &view->cell[(seq + PS__PREFETCH) & (view->cells - 1)];
+    ps__prefetch_write(cell);
+    ps__prefetch_write((char *)cell + PS__LINE / 2);
+    if (units > PS__PREFETCH_MOST) return;
+    for (uint32_t u = PS__PREFETCH_UNITS; u < PS__PREFETCH_UNITS + units; u++)
+        ps__prefetch_write(view->payload + (size_t)((pos + u) & (view->units - 1)) * PS__UNIT);
+}
+
 /* ------------------------------------------------------------------ the whole */
 
 /* The message's number + 1 in *stamp and 0; PS_EAGAIN, nothing done. The kind is a constant where this is called. */
@@ -168,15 +184,12 @@ static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__mess
     const struct ps__view *view = &port->own;
     struct ps__lane *lane = view->lane;
     uint64_t tail;
-    uint32_t pos;
+    uint32_t pos, units = ps__message_units(kind, m->size, m->topic->len);
     if (kind == PS__KIND_RING) put_touch(m->data, m->size);
-    int err = put_claim(port, ps__message_units(kind, m->size, m->topic->len), &tail, &pos);
+    int err = put_claim(port, units, &tail, &pos);
     if (PS_UNLIKELY(err)) return err;
     struct ps__cell *cell = &view->cell[ps__seq(tail) & (view->cells - 1)];
-    /* A cell was last touched by its readers: fetching those ahead for writing keeps the next claims from waiting for them. */
-    struct ps__cell *ahead_cell = &view->cell[(ps__seq(tail) + PS__PREFETCH) & (view->cells - 1)];
-    ps__prefetch_write(ahead_cell);
-    ps__prefetch_write((char *)ahead_cell + PS__LINE / 2);
+    put_prefetch(view, ps__seq(tail), pos, units);
     /* The old stamp, or base for a cell never used, is less than a lap behind: it expands the number to 64 bits. */
     uint64_t near = ps__load_rlx(&lane->base);
     int32_t ahead = ps__diff(ps__seq(tail), (uint32_t)near);
