@@ -22,16 +22,15 @@ void ps__enter_shared(ps_bus *bus)
 }
 
 /* Off the path: why ps__enter lets nobody in. */
-int ps__enter_refused(ps_bus *bus)
+int ps__enter_forked(void)
 {
-    if (ps__forked(bus)) return ps__fail(PS_EFORKED, "opened by the parent: ps_after_fork makes it the child's");
-    return ps__fail(PS_ECLOSED, "the handle is being closed");
+    return ps__fail(PS_EFORKED, "opened by the parent: ps_after_fork makes it the child's");
 }
 
 int ps__enter_closing(ps_bus *bus)
 {
-    ps__leave(bus);
-    return ps__enter_refused(bus);
+    ps__leave(bus);                     /* from here on the closer may have freed it */
+    return ps__fail(PS_ECLOSED, "the handle is being closed");
 }
 
 PS_COLD int ps__enter(ps_bus *bus) { return ps__enter_inline(bus, ps__thread_number()); }

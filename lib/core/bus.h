@@ -88,7 +88,7 @@ PS_PRIVATE_OBJECT PS__TLS struct ps__frame *ps__frames;
 PS_PRIVATE int ps__enter(ps_bus *bus);
 PS_PRIVATE void ps__leave(ps_bus *bus);
 PS_PRIVATE void ps__enter_shared(ps_bus *bus) PS_COLD;
-PS_PRIVATE int ps__enter_refused(ps_bus *bus) PS_COLD;          /* never inside */
+PS_PRIVATE int ps__enter_forked(void) PS_COLD;                  /* never inside */
 PS_PRIVATE int ps__enter_closing(ps_bus *bus) PS_COLD;          /* inside, but not any more */
 static inline int ps__forked(const ps_bus *bus) { return bus->generation != ps__process_generation(); }
 
@@ -103,7 +103,7 @@ static PS_ALWAYS_INLINE void ps__leave_inline(ps_bus *bus, unsigned thread)
 
 static PS_ALWAYS_INLINE int ps__enter_inline(ps_bus *bus, unsigned thread)
 {
-    if (PS_UNLIKELY(ps__forked(bus))) return ps__enter_refused(bus);
+    if (PS_UNLIKELY(ps__forked(bus))) return ps__enter_forked();
     if (PS_LIKELY(thread < PS__INSIDE - 1)) {
         ps__bump(&bus->inside[thread].count, 1);
         ps__fence_light();              /* SYNC(inside) other end bus_quiet: closing, heavy fence, count */
