@@ -9,7 +9,8 @@
  *   copy[copy_at .. copy_count)   cells of copy_lane that are wanted; next[copy_lane] is the number of the first of them
  *   copy[copy_count].stamp        where the next one would be: all numbers before it were looked at
  *
- * A window outlives its dispatch, for nothing in it can be lost any more. It goes when the cursor goes elsewhere.
+ * A window outlives its dispatch, for nothing in it can be overwritten any more. It goes when the cursor goes elsewhere: with an
+ * eviction too, which counts what was left in it as lost.
  */
 #include "cells.h"
 
