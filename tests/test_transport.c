@@ -315,16 +315,23 @@ static void test_register_sixteen_taken_the_next_refused(void **state)
 
 /* ---------------------------------------------------------------- a message, and the end at the same time */
 
+/* A pull handle with a message, and what happens while it is taken. */
+static ps_bus *next_bus(void (*on_next)(ps_bus *))
+{
+    ps_bus *bus = fake_bus();
+    fake_do.bus = bus;
+    fake_do.on_next = on_next;
+    assert_ok(ps_subscribe(bus, "t", NULL, NULL, NULL, NULL));
+    assert_int_equal(ps_publish(bus, "t", "", 0), 3);
+    return bus;
+}
+
 /* A stop that comes while a message is on its way has ended nothing yet: it is the next call's. */
 static void test_next_with_a_message_leaves_a_stop_for_the_next(void **state)
 {
     (void)state;
-    ps_bus *bus = fake_bus();
+    ps_bus *bus = next_bus(ps_stop);
     const ps_msg *msg;
-    fake_do.bus = bus;
-    fake_do.on_next = ps_stop;
-    assert_ok(ps_subscribe(bus, "t", NULL, NULL, NULL, NULL));
-    assert_int_equal(ps_publish(bus, "t", "", 0), 3);
     assert_int_equal(ps_next(bus, &msg, -1), 1);
     assert_non_null(msg);
     assert_int_equal(ps_next(bus, &msg, -1), 0);
@@ -333,11 +340,7 @@ static void test_next_with_a_message_leaves_a_stop_for_the_next(void **state)
     assert_ok(ps_close(bus));
 }
 
-static void *next_closer(void *bus)
-{
-    assert_ok(ps_close(bus));
-    return NULL;
-}
+static void *next_closer(void *bus) { return (void *)(intptr_t)ps_close(bus); }
 
 static pthread_t next_closing;
 
@@ -353,15 +356,13 @@ static void next_close(ps_bus *bus)
 static void test_next_overtaken_by_close_gives_no_message(void **state)
 {
     (void)state;
-    ps_bus *bus = fake_bus();
+    ps_bus *bus = next_bus(next_close);
     const ps_msg *msg;
-    fake_do.bus = bus;
-    fake_do.on_next = next_close;
-    assert_ok(ps_subscribe(bus, "t", NULL, NULL, NULL, NULL));
-    assert_int_equal(ps_publish(bus, "t", "", 0), 3);
     assert_int_equal(ps_next(bus, &msg, -1), PS_ECLOSED);
     assert_null(msg);
-    assert_int_equal(pthread_join(next_closing, NULL), 0);
+    void *closed;
+    assert_int_equal(pthread_join(next_closing, &closed), 0);
+    assert_int_equal((intptr_t)closed, 0);
 }
 
 #define FAKE_TEST(name) cmocka_unit_test_setup(name, fake_setup)
