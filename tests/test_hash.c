@@ -16,6 +16,7 @@
 #define ps__prefix_hash  portable_prefix_hash
 #define ps__topic_length portable_topic_length
 #define ps__topic_parse  portable_topic_parse
+#define ps__topic_refuse portable_topic_refuse
 #define ps__filter_parse portable_filter_parse
 #define ps__topic_prefix portable_topic_prefix
 #define ps__match        portable_match

@@ -7,6 +7,7 @@
  * that came too late for one, with locked operations.
  */
 #include "bus.h"
+#include "topic.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <stdarg.h>
@@ -243,12 +244,16 @@ PS_COLD int ps_after_fork(ps_bus *bus)
 int ps_publish(ps_bus *bus, const char *topic, const void *data, size_t size)
 {
     ps_topic parsed;
-    if (PS_UNLIKELY(!bus || (!data && size))) return ps__fail(PS_EINVAL, bus ? "data is NULL" : "bus is NULL");
-    int result = ps__topic_parse(topic, bus->host.seed, &parsed);
+    if (PS_UNLIKELY(!bus)) return ps__fail(PS_EINVAL, "bus is NULL");
+    if (PS_UNLIKELY(!data)) {
+        if (size) return ps__fail(PS_EINVAL, "data is NULL");
+        data = "";
+    }
+    int result = ps__topic_read(topic, bus->host.seed, &parsed);
     if (PS_UNLIKELY(result)) return result;
     unsigned thread = ps__thread_number();
     if (PS_UNLIKELY(result = ps__enter_inline(bus, thread))) return result;
-    result = bus->transport->publish(bus->state, &parsed, data ? data : "", size, ps__frames == NULL);
+    result = bus->transport->publish(bus->state, &parsed, data, size, ps__frames == NULL);
     ps__leave_inline(bus, thread);
     return result;
 }
