@@ -47,8 +47,11 @@ static inline int dispatch_claim(ps_bus *bus, unsigned thread)
 static PS_ALWAYS_INLINE int dispatch_deliver(ps_bus *bus, const ps_record *record, uint64_t generation)
 {
     struct ps__subs *subs = &bus->subs;
-    ps_msg msg = { record->topic.text, record->topic.len, record->data, record->size, record->sequence, record->lost,
-                   record->publisher, NULL, NULL };
+    /* Volatile: they were stored one by one a moment ago, and if the compiler loaded two at once, as it likes to, that load would
+     * wait until both are in the cache. */
+    const volatile ps_record *from = record;
+    ps_msg msg = { from->topic.text, from->topic.len, from->data, from->size, from->sequence, from->lost, from->publisher, NULL,
+                   NULL };
     while (subs->match_next < subs->match_count) {
         struct ps_sub *sub = subs->match[subs->match_next++];
         atomic_store_explicit(&bus->running, sub, memory_order_relaxed);
