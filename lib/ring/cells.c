@@ -15,7 +15,7 @@
 #include "cells.h"
 
 #define CELLS_MOST 256u                 /* looked at at once: some hundred nanoseconds in which the cursor stands */
-#define CELLS_AHEAD 24u                 /* so far ahead lines are fetched: one each, where the hardware fetches pairs */
+#define CELLS_AHEAD 24u                 /* so far ahead lines of what may be unwanted are fetched: the hardware fetches pairs */
 
 void ps__cells_unwanted(struct ps__port *port, uint64_t count)
 {
@@ -108,16 +108,20 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     unsigned room = PS__COPIES;
     while (c != end && room) {
         struct ps__cell *cell = &cells[c & mask];
-        __builtin_prefetch(&cells[(c + CELLS_AHEAD < end ? c + CELLS_AHEAD : c) & mask], 0, 0);
         /* SYNC(commit) acquire, other end ps__put. m1.5 */
         if (ps__load_acq(&cell->stamp) != c + 1) break;
         c++;
         /* Decided here for good, because a subscription that comes before it would be taken is no business of what was published
          * before. */
-        if (bits && ps__interest_lacks(bits, wild, ps__load_rlx(&cell->hash))) continue;
+        uint64_t hash = ps__load_rlx(&cell->hash);
+        if (bits && ps__interest_lacks(bits, wild, hash)) {
+            __builtin_prefetch(&cells[(c + CELLS_AHEAD < end ? c + CELLS_AHEAD : c) & mask], 0, 0);
+            continue;
+        }
         if (PS_UNLIKELY(ps__load_rlx(&cell->publisher) == mute)) continue;
-        ps__copy_out(copy, cell, sizeof *cell);
         copy->stamp = c;                        /* not what stands there by now: the cursor follows it */
+        copy->hash = hash;
+        ps__copy_out(&copy->publisher, &cell->publisher, sizeof *copy - offsetof(struct ps__copy, publisher));
         copy++;
         room--;
     }
