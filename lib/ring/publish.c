@@ -30,6 +30,45 @@ PS_COLD int ps__port_reserve(struct ps__port *port)
     return err;
 }
 
+/*
+ * A claim of any kind: the owner's, where it has to make room or look for it ahead of need, and everybody else's, by swap.
+ */
+int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
+{
+    const struct ps__view *view = &port->own;
+    struct ps__lane *lane = view->lane;
+    struct ps__claim *claim = port->claim;
+    uint32_t self = ps__thread_number() + 1;
+    int own = put_inside(claim, self), looked = 0;
+    if (!own) ps__claim_shared(port);
+    for (uint64_t tail = ps__load_rlx(&lane->tail);;) {
+        uint32_t pad = ps__ring_pad(ps__pos(tail), units, view->units);
+        uint64_t limit = ps__load_acq(&lane->limit);    /* SYNC(limit) acquire: see ring_room */
+        int fits = ps__ring_fits(view, tail, limit, units + pad);
+        if (PS_UNLIKELY(!fits || (!looked && put_marked(port, tail, units)))) {
+            if (own) put_outside(claim);
+            int err = ps__ring_make_room(port, tail, units + pad, !fits, own);
+            if (err) return err;
+            own = put_inside(claim, self);
+            tail = ps__load_rlx(&lane->tail);
+            looked = 1;
+            continue;
+        }
+        uint64_t next = ps__pack(ps__seq(tail) + 1, ps__pos(tail) + pad + units);
+        if (own) {
+            ps__store_rlx(&lane->tail, next);
+            put_outside(claim);
+        } else if (PS_LIKELY(ps__cas_rlx(&lane->tail, &tail, next))) {
+            ps__claim_run.next = ps__seq(next);
+        } else {
+            continue;
+        }
+        *claimed = tail;
+        *first = ps__pos(tail) + pad;
+        return 0;
+    }
+}
+
 /* Writer's fence: a member that lost its lock while it lived must not write into another's lane. */
 static inline int publish_fenced(struct ps__port *port)
 {
@@ -49,10 +88,14 @@ static PS_ALWAYS_INLINE int publish_tell(struct ps__port *port, uint64_t *set, u
 {
     int count = ps__interest_count(set, words);
     /* A commit also uncovers what a fellow producer committed behind it: somebody rung for that stopped here (m9.2). Whoever
-     * sleeps is rung then, whatever it wants (m9.5 holds). The look stands behind the fence (m9.4). */
-    struct ps__cell *behind = &port->own.cell[stamp & (port->own.cells - 1)];
-    if (PS_UNLIKELY(ps__load_acq(&behind->stamp) == stamp + 1)) ps__wake_all(port);
-    else ps__wake_readers(port, set, words);
+     * sleeps is rung then, whatever it wants (m9.6 holds). The looks stand behind the fence (m9.4, m9.7). tail comes first: a
+     * look at a cell that nobody has claimed yet would fetch its line for reading, and the next publish fetch it once more. */
+    const struct ps__view *view = &port->own;
+    if (PS_UNLIKELY(ps__seq(ps__load_rlx(&view->lane->tail)) != (uint32_t)stamp) &&
+        ps__load_acq(&view->cell[stamp & (view->cells - 1)].stamp) == stamp + 1)
+        ps__wake_all(port);
+    else
+        ps__wake_readers(port, set, words);
     ps__wake_waiters(port, port->lane);         /* this claim has gated its fellows (m6.5) */
     return count;
 }

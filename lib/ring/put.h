@@ -28,7 +28,8 @@ static inline uint32_t ps__ring_pad(uint32_t pos, uint32_t units, uint32_t ring)
 
 static inline int ps__ring_fits(const struct ps__view *view, uint64_t tail, uint64_t limit, uint32_t units)
 {
-    return ps__seq(tail) + 1 - ps__seq(limit) <= view->cells && ps__pos(tail) + units - ps__pos(limit) <= view->units;
+    return ps__seq(tail) + 1 - ps__seq(limit) <= view->cells &&
+           (!units || ps__pos(tail) + units - ps__pos(limit) <= view->units);
 }
 
 /* ------------------------------------------------------------------ claim */
@@ -55,40 +56,28 @@ static PS_ALWAYS_INLINE int put_marked(const struct ps__port *port, uint64_t tai
 }
 
 /* The tail as it was before the claim in *claimed, the first unit of its payload in *first. 0, PS_EAGAIN, PS_ECORRUPT. */
+PS_PRIVATE int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first);
+
+/* The same, by the owner while there is room: nearly always. */
 static PS_ALWAYS_INLINE int put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
 {
     const struct ps__view *view = &port->own;
     struct ps__lane *lane = view->lane;
     struct ps__claim *claim = port->claim;
-    uint32_t self = ps__thread_number() + 1;
-    int own = put_inside(claim, self), looked = 0;
-    if (PS_UNLIKELY(!own)) ps__claim_shared(port);
-    for (uint64_t tail = ps__load_rlx(&lane->tail);;) {
-        uint32_t pad = ps__ring_pad(ps__pos(tail), units, view->units);
+    if (PS_LIKELY(put_inside(claim, ps__thread_number() + 1))) {
+        uint64_t tail = ps__load_rlx(&lane->tail);
         uint64_t limit = ps__load_acq(&lane->limit);    /* SYNC(limit) acquire: see ring_room */
-        int fits = ps__ring_fits(view, tail, limit, units + pad);
-        if (PS_UNLIKELY(!fits || (!looked && put_marked(port, tail, units)))) {
-            if (own) put_outside(claim);
-            int err = ps__ring_make_room(port, tail, units + pad, !fits, own);
-            if (err) return err;
-            own = put_inside(claim, self);
-            tail = ps__load_rlx(&lane->tail);
-            looked = 1;
-            continue;
-        }
-        uint64_t next = ps__pack(ps__seq(tail) + 1, ps__pos(tail) + pad + units);
-        if (PS_LIKELY(own)) {
-            ps__store_rlx(&lane->tail, next);
+        uint32_t pad = ps__ring_pad(ps__pos(tail), units, view->units);
+        if (PS_LIKELY(ps__ring_fits(view, tail, limit, units + pad) && !put_marked(port, tail, units))) {
+            ps__store_rlx(&lane->tail, ps__pack(ps__seq(tail) + 1, ps__pos(tail) + pad + units));
             put_outside(claim);
-        } else if (PS_LIKELY(ps__cas_rlx(&lane->tail, &tail, next))) {
-            ps__claim_run.next = ps__seq(next);
-        } else {
-            continue;
+            *claimed = tail;
+            *first = ps__pos(tail) + pad;
+            return 0;
         }
-        *claimed = tail;
-        *first = ps__pos(tail) + pad;
-        return 0;
+        put_outside(claim);
     }
+    return ps__put_claim(port, units, claimed, first);
 }
 
 /* ------------------------------------------------------------------ fill */
@@ -108,8 +97,8 @@ typedef unsigned char put_vector __attribute__((vector_size(16)));
 static PS_ALWAYS_INLINE void put_copy_small(unsigned char *to, const void *from, size_t size)
 {
     const unsigned char *bytes = from;
+    put_vector high, low;
     if (size >= 32) {
-        put_vector high, low;
         for (size_t i = size; i > 32; i -= 32) {
             memcpy(&high, bytes + i - 16, 16);
             memcpy(&low, bytes + i - 32, 16);
@@ -120,14 +109,17 @@ static PS_ALWAYS_INLINE void put_copy_small(unsigned char *to, const void *from,
         memcpy(&low, bytes, 16);
         memcpy(to + 16, &high, 16);
         memcpy(to, &low, 16);
+    } else if (size >= 16) {
+        memcpy(&high, bytes + size - 16, 16);
+        memcpy(&low, bytes, 16);
+        memcpy(to + size - 16, &high, 16);
+        memcpy(to, &low, 16);
     } else if (size >= 8) {
-        uint64_t word;
-        for (size_t i = size; i > 8; i -= 8) {
-            memcpy(&word, bytes + i - 8, 8);
-            memcpy(to + i - 8, &word, 8);
-        }
-        memcpy(&word, bytes, 8);
-        memcpy(to, &word, 8);
+        uint64_t last, first;
+        memcpy(&last, bytes + size - 8, 8);
+        memcpy(&first, bytes, 8);
+        memcpy(to + size - 8, &last, 8);
+        memcpy(to, &first, 8);
     } else {
         for (size_t i = 0; i < size; i++) to[i] = bytes[i];
     }
