@@ -147,6 +147,8 @@ static void *patience_large(void *arg)
 
     l->rc = ps_publish(l->bus, "t", l->data, l->size);
     atomic_store(&l->done, 1);
+    while (!atomic_load(&patience_held))        /* the signal is on its way, and finds a thread */
+        conform_pause_ms(1);
     return NULL;
 }
 
