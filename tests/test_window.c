@@ -205,6 +205,85 @@ static void test_window_evicted_by_a_quiet_lane_gates_it_again(void **state)
     assert_ok(ps_close(quiet));
 }
 
+/* ---------------------------------------------------------------- payloads that were overwritten */
+
+#define FAR  512                        /* bytes of a message that does not fit into its cell */
+#define SENT 200                        /* of which the payload ring holds 128 */
+
+struct whole {
+    unsigned count;
+    uint64_t first, lost;
+    int torn;
+};
+
+static void whole_take(const ps_msg *msg, void *user)
+{
+    struct whole *w = user;
+    const unsigned char *bytes = msg->data;
+    if (w->count++ == 0)
+        w->first = msg->sequence;
+    w->lost += msg->lost;
+    w->torn += msg->size != FAR;
+    for (size_t i = 0; i < msg->size; i++)
+        w->torn += bytes[i] != (unsigned char)msg->sequence;
+}
+
+static void publish_far(ps_bus *bus, unsigned count)
+{
+    unsigned char bytes[FAR];
+    for (unsigned i = 0; i < count; i++) {
+        memset(bytes, (int)i, sizeof bytes);
+        assert_int_equal(ps_publish(bus, "far", bytes, sizeof bytes), 1);
+    }
+}
+
+/* Next to the oldest it would be overtaken again and again while it copies, and see nothing as long as a flood lasts. */
+static void test_window_lossy_reader_without_its_payload_goes_on_in_the_middle(void **state)
+{
+    (void)state;
+    static const char *const schemes[] = { "inproc", "shm" };
+    for (int t = 0; t < 2; t++) {
+        char lossy[200];
+        struct whole w = { 0 };
+        ps_bus *from, *bus;
+        const char *url = support_url(schemes[t], "window", "depth=8192&bytes=64k");
+        snprintf(lossy, sizeof lossy, "%s&lossy=1", url);
+        assert_ok(ps_open(&from, url));
+        assert_ok(ps_open(&bus, lossy));
+        assert_ok(ps_subscribe(bus, "far", whole_take, &w, NULL, NULL));
+        publish_far(from, SENT);
+        assert_int_equal(ps_dispatch(bus, 0, 0), SENT / 2);
+        assert_int_equal(w.first, SENT / 2);
+        assert_int_equal(w.lost, SENT / 2);
+        assert_int_equal(w.torn, 0);
+        assert_ok(ps_close(bus));
+        assert_ok(ps_close(from));
+    }
+}
+
+/* Somebody else has taken its slot, as happens to who closed the descriptor of its lock: nobody waits for it, nor evicts it. */
+static void test_window_reader_without_its_slot_believes_no_overwritten_payload(void **state)
+{
+    (void)state;
+    struct whole w = { 0 };
+    ps_bus *from, *bus;
+    const char *url = support_url("shm", "window", "depth=8192&bytes=64k");
+    assert_ok(ps_open(&from, url));
+    assert_ok(ps_open(&bus, url));
+    assert_ok(ps_subscribe(bus, "far", whole_take, &w, NULL, NULL));
+    struct ps__port *port = &forge_shm(bus)->port;
+    ps__store_rel(&port->reader[port->slot]->join, 0);
+    publish_far(from, SENT);
+    int handled = 0;
+    for (int i = 0; i < 3; i++)         /* a call steps over some of what is gone */
+        handled += ps_dispatch(bus, 0, 0);
+    assert_int_equal(handled, 128);
+    assert_int_equal(w.lost, SENT - 128);
+    assert_int_equal(w.torn, 0);
+    assert_ok(ps_close(bus));
+    assert_ok(ps_close(from));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +292,8 @@ int main(void)
         cmocka_unit_test(test_window_is_gone_with_the_last_subscription),
         cmocka_unit_test(test_window_gone_with_the_subscription_hides_no_loss),
         cmocka_unit_test(test_window_evicted_by_a_quiet_lane_gates_it_again),
+        cmocka_unit_test(test_window_lossy_reader_without_its_payload_goes_on_in_the_middle),
+        cmocka_unit_test(test_window_reader_without_its_slot_believes_no_overwritten_payload),
     };
     return cmocka_run_group_tests_name("window", tests, NULL, NULL);
 }

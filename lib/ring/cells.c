@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * cells.c - the window: private copies of a lane's next cells, as many as are there, believed by one look at tail. PROTOCOL 2.
+ * cells.c - the window: private copies of a lane's next cells, as many as are there, believed at once. PROTOCOL 2.
  *
- * tail's line is the producers', and a look at it for each message would cost both sides a transfer. So are the lines of cells
- * that are not claimed yet: only what is known to be claimed is looked at. What nobody here wants is not copied: its second line
- * stays where it is, and the cursor passes over a run of such cells at once.
+ * tail's line is the producers', and a look at it costs both sides a transfer: a reader that holds them back believes by its own
+ * words that it still does, and asks tail only when it has read all that it knew of. So are the lines of cells that are not
+ * claimed yet: only what is known to be claimed is looked at. What nobody here wants is not copied: its second line stays where
+ * it is, and the cursor passes over a run of such cells at once.
  *
  *   copy[copy_at .. copy_count)   cells of copy_lane that are wanted; next[copy_lane] is the number of the first of them
  *   copy[copy_count].stamp        where the next one would be: all numbers before it were looked at
@@ -102,8 +103,8 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     const ps__a64 *const wild = member ? &port->about[port->slot]->wild : NULL;
     uint64_t c = first, known = port->copy_tail;
     if (most > CELLS_MOST) most = CELLS_MOST;
-    /* Relaxed, and not to be believed: how far to look. */
-    if ((int64_t)(known - first) <= 0) known = ps__expand(first, ps__seq(ps__load_rlx(tail)));
+    /* Relaxed, and not to be believed: how far to look. A mark that is due shall cover all that is there now. */
+    if ((int64_t)(known - first) <= 0 || port->marked == PS__MARK_DUE) known = ps__expand(first, ps__seq(ps__load_rlx(tail)));
     const uint64_t limit = first + most, end = (int64_t)(known - limit) < 0 ? known : limit;
     struct ps__copy *copy = port->copy;
     unsigned room = PS__COPIES;
@@ -126,9 +127,16 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
         copy++;
         room--;
     }
-    /* SYNC(claim) acquire fence, other end ps__put: if anything above was of a later message, its claim is seen in tail now.
-     * An acquire load of tail in its place is not enough: m1.3, m7.2. */
+    /* SYNC(claim) acquire fence, other end ps__put: if anything above was of a later message, its claim is seen in tail now,
+     * and that nobody waits for us. An acquire load of tail in its place is not enough: m1.3, m7.2. */
     ps__fence_acq();
+    if (PS_LIKELY(c != first && ps__reader_gates(port, lane))) {
+        port->copy_tail = known;
+        ps__cells_drop(port);
+        port->at_head = c != limit && room;
+        cells_believe(port, c, PS__COPIES - room);
+        return 1;
+    }
     const uint32_t claimed = ps__seq(ps__load_rlx(tail)) - (uint32_t)first;
     port->copy_tail = first + claimed;
     ps__cells_drop(port);

@@ -50,4 +50,15 @@ static inline int ps__reader_evicted(const struct ps__port *port, unsigned lane)
     return PS_UNLIKELY(evicted >= port->join_number) && evicted <= PS__JOIN_HOSTILE;
 }
 
+/*
+ * Behind a copy and an acquire fence: does this handle hold the lane's producers back still? Then nothing from its cursor on was
+ * overwritten: who overwrites has seen a join that is over, or evicted, and whoever sees a byte of what he wrote sees that too
+ * (m7.4; words read before the copy are not enough, m7.5). 0 is no answer: then tail tells.
+ */
+static inline int ps__reader_gates(const struct ps__port *port, unsigned lane)
+{
+    return !port->lossy && ps__load_rlx(&port->reader[port->slot]->join) == port->join_number &&
+           ps__load_rlx(&port->view[lane].lane->evicted[port->slot]) < port->join_number;
+}
+
 #endif

@@ -24,6 +24,7 @@ static int reader_intact(struct ps__port *port, unsigned lane, const struct ps__
     uint64_t c = m->stamp - 1;
     uint32_t kind = m->meta & 0xff;
     ps__fence_acq();                            /* SYNC(claim) as in ps__cells_fill; SYNC(loan) other end loan_try */
+    if (PS_LIKELY(ps__reader_gates(port, lane))) return 1;
     uint64_t tail = ps__load_rlx(&words->tail);
     if (ps__seq(tail) - (uint32_t)c > view->cells) return 0;
     if (ps__message_units(kind, m->size, m->meta >> 8) && ps__pos(tail) - m->pos > view->units) return 0;
@@ -144,6 +145,18 @@ static PS_NOINLINE int reader_unwanted(struct ps__port *port, const struct ps__c
     return READER_SKIPPED;
 }
 
+/*
+ * The message's place in the payload ring was overwritten, its cell was not. For whom nobody waits goes on in the middle of what
+ * is there: so near behind the oldest a flood would overtake every message while it is copied, for ever.
+ */
+PS_COLD static int reader_flee(struct ps__port *port, unsigned lane, const struct ps__copy *m)
+{
+    uint64_t there = ps__lane_tail(port->view[lane].lane) - port->next[lane];
+    if (!port->lossy || (m->meta & 0xff) != PS__KIND_RING || there < 2 || there > port->view[lane].cells) return 0;
+    ps__reader_lose(port, lane, there / 2);
+    return 1;
+}
+
 /* Not delivered after all: it contradicts itself (garbage), or its payload was overwritten. */
 PS_COLD static int reader_reject(struct ps__port *port, const struct ps__copy *m, int garbage, int *resyncs)
 {
@@ -152,6 +165,7 @@ PS_COLD static int reader_reject(struct ps__port *port, const struct ps__copy *m
     if (garbage) ps__bump(&port->corrupt, 1);
     ps__cells_drop(port);               /* what is written there next is another message */
     (*resyncs)++;
+    if (!garbage && reader_flee(port, lane, m)) return READER_SKIPPED;
     if (!reader_step_over(port, lane, stamp, ps__seq(ps__load_acq(&port->view[lane].lane->tail))))
         port->turn_left = 0;            /* the other lanes first */
     return READER_SKIPPED;
