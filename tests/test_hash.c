@@ -20,6 +20,8 @@
 #define ps__filter_parse portable_filter_parse
 #define ps__topic_prefix portable_topic_prefix
 #define ps__match        portable_match
+#define ps__match_levels portable_match_levels
+#define ps__topic_prefix_hash portable_topic_prefix_hash
 #define ps_topic_valid   portable_topic_valid
 #define ps_filter_valid  portable_filter_valid
 #define ps_topic_match   portable_topic_match

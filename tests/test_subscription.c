@@ -172,6 +172,49 @@ static void visit_count(void *arg, const ps_filter *filter, uint32_t flags)
     *(unsigned *)arg += flags == PS_EXACT ? 1001 : 1;
 }
 
+/* Levels that begin alike, and filters that come and go: what the last topic has left behind changes nothing for the next one. */
+static void random_name(char text[64], int filter)
+{
+    static const char *const level[] = { "a", "ab", "abc", "abcdefghi", "", "$a" };
+    size_t at = 0;
+    unsigned levels = 1 + (unsigned)(support_random() % 3);
+    for (unsigned i = 0; i < levels; i++) {
+        const char *part = level[support_random() % 6];
+        if (filter && support_random() % 3 == 0)
+            part = i + 1 == levels && support_random() % 2 ? "#" : "+";
+        at += (size_t)snprintf(text + at, 64 - at, i ? "/%s" : "%s", part);
+    }
+}
+
+static void test_topics_in_a_row_each_found_as_if_alone(void **state)
+{
+    (void)state;
+    struct { ps_sub *sub; char filter[64]; } live[24] = { { NULL, "" } };
+    ps_bus *bus = fake_bus();
+    char topic[64];
+    unsigned found = 0;
+    for (int round = 0; round < 40000; round++) {
+        unsigned k = (unsigned)(support_random() % 24), expected = 0;
+        if (round % 4 == 0 && live[k].sub) {
+            assert_ok(ps_unsubscribe(live[k].sub));
+            live[k].sub = NULL;
+        } else if (round % 4 == 0) {
+            random_name(live[k].filter, 1);
+            if (ps_filter_valid(live[k].filter))
+                live[k].sub = add(bus, live[k].filter);
+        }
+        random_name(topic, 0);
+        if (!ps_topic_valid(topic))
+            continue;
+        for (unsigned i = 0; i < 24; i++)
+            expected += live[i].sub && ps_topic_match(live[i].filter, topic);
+        assert_int_equal(look_up(bus, topic), expected);
+        found += expected;
+    }
+    assert_true(found > 10000);
+    assert_ok(ps_close(bus));
+}
+
 static void test_each_visits_every_subscription_once(void **state)
 {
     (void)state;
@@ -287,6 +330,7 @@ int main(void)
         FAKE_TEST(test_match_compares_names_not_only_hashes),
         FAKE_TEST(test_thousands_with_one_name_delivered_in_order_of_subscription),
         FAKE_TEST(test_depths_tell_which_prefixes_are_looked_up),
+        FAKE_TEST(test_topics_in_a_row_each_found_as_if_alone),
         FAKE_TEST(test_each_visits_every_subscription_once),
         FAKE_TEST(test_reset_ends_all_and_begins_anew),
         FAKE_TEST(test_look_up_under_changes_finds_who_stays_once_and_in_order),

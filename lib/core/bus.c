@@ -98,8 +98,7 @@ PS_COLD static int bus_host_fail(struct ps_host *host, int code, const char *for
 
 static uint64_t bus_host_prefix(struct ps_host *host, const ps_topic *topic, int depth)
 {
-    size_t len = ps__topic_prefix(topic->text, topic->len, depth);
-    return len == (size_t)-1 ? 0 : ps__prefix_hash(topic->text, len, depth, host->seed);
+    return ps__topic_prefix_hash(topic, depth, host->seed);
 }
 
 static int bus_host_closing(struct ps_host *host)

@@ -30,7 +30,8 @@ struct ps_sub {
     ps_handler handler;
     void *user;
     void (*destroy)(void *user);
-    uint32_t flags;
+    uint16_t flags;
+    uint16_t literal;                   /* bytes of the filter before its first wildcard: whole levels */
     ps__a32 dead;                       /* no handler starts any more: SYNC(running) */
     int destroy_after;                  /* ended by its own handler: destroy when that returns */
     char text[];
@@ -41,7 +42,7 @@ struct ps__subs {
     struct ps__table *_Atomic table;
     ps__a64 version;                    /* odd while the table changes */
     uint64_t number;
-    uint32_t count, wilds;
+    uint32_t count;
     uint32_t depth_count[PS__PREFIX_LEVELS + 1];
     ps__a32 depths;                     /* bit d: wildcard filters with a prefix of d levels exist */
     ps__a64 root;                       /* hash of the prefix of no level: of all filters that begin with a wildcard */
@@ -53,6 +54,8 @@ struct ps__subs {
     /* of the dispatching thread */
     struct ps_sub **match;
     uint32_t match_count, match_next, match_room;
+    uint64_t last_version;              /* of the table, when these were found in it: */
+    const struct ps_sub *last[PS__PREFIX_LEVELS + 1];   /* the wildcard filter of each depth that matched last; NULL: none */
 };
 
 enum { PS__UNDECIDED, PS__PUSH, PS__PULL };

@@ -71,8 +71,12 @@ PS_PRIVATE int ps__filter_parse(const char *filter, int exact, uint64_t seed, ps
 PS_PRIVATE size_t ps__topic_prefix(const char *topic, size_t len, int depth);
 /* Hash of a literal prefix of depth levels: the key of wildcard filters. Differs from ps__hash of the same text. */
 PS_PRIVATE uint64_t ps__prefix_hash(const char *text, size_t len, int depth, uint64_t seed);
+/* The same of a topic's first levels; 0 if it has fewer. */
+PS_PRIVATE uint64_t ps__topic_prefix_hash(const ps_topic *topic, int depth, uint64_t seed);
 /* Both legal: does the wildcard filter let the topic through? Linear, no recursion. */
 PS_PRIVATE int ps__match(const char *filter, size_t filter_len, const char *topic, size_t topic_len);
+/* The same for what lies behind equal levels of both. */
+PS_PRIVATE int ps__match_levels(const char *filter, size_t filter_len, const char *topic, size_t topic_len);
 
 /* ------------------------------------------------------------------ url.c */
 

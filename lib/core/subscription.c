@@ -85,11 +85,36 @@ static inline int subscription_same(const char *a, const char *b, size_t len)
     return x == y;
 }
 
+/* Its prefix has the topic's hash; most filters have their only wildcard behind it. */
+static inline int subscription_lets(const struct ps_sub *sub, const ps_topic *topic)
+{
+    const ps_filter *filter = &sub->filter;
+    const size_t literal = sub->literal;
+    if (PS_UNLIKELY(literal == 0 || topic->len < literal))     /* the rules for '$', and for "a" under "a/#" */
+        return ps__match(filter->text, filter->len, topic->text, topic->len);
+    if (!subscription_same(filter->text, topic->text, literal)) return 0;
+    if (PS_LIKELY(filter->text[literal] == '#')) return 1;
+    return ps__match_levels(filter->text + literal, filter->len - literal, topic->text + literal, topic->len - literal);
+}
+
+/*
+ * The hash of the topic's first levels. Topics that come one after the other often share them, and then the filter that matched
+ * last knows it.
+ */
+static inline uint64_t subscription_prefix(const ps_bus *bus, const ps_topic *topic, int depth)
+{
+    const struct ps_sub *last = bus->subs.last[depth];
+    if (PS_LIKELY(last && topic->len >= last->literal && subscription_same(last->filter.text, topic->text, last->literal)))
+        return last->filter.hash;
+    return ps__topic_prefix_hash(topic, depth, bus->host.seed);
+}
+
 /* One more match; 0: more than the array holds, a change has overtaken this look-up. */
 static inline int subscription_found(struct ps__subs *subs, struct ps_sub *sub)
 {
     if (PS_UNLIKELY(subs->match_count == subs->match_room)) return 0;
     subs->match[subs->match_count++] = sub;
+    if (sub->filter.wild) subs->last[sub->filter.depth] = sub;
     return 1;
 }
 
@@ -100,7 +125,7 @@ static int subscription_chain(struct ps__subs *subs, const struct ps__table *tab
     struct ps_sub *sub = atomic_load_explicit(&table->bucket[hash & table->mask], memory_order_acquire);   /* SYNC(table) */
     for (uint32_t bound = UINT32_MAX; sub && bound; bound--) {
         if (sub->filter.hash == hash && sub->filter.wild == wild &&
-            (wild ? ps__match(sub->filter.text, sub->filter.len, topic->text, topic->len)
+            (wild ? subscription_lets(sub, topic)
                   : sub->filter.len == topic->len && subscription_same(sub->filter.text, topic->text, topic->len)) &&
             !subscription_found(subs, sub))
             return 0;
@@ -113,12 +138,17 @@ static int subscription_look_up(ps_bus *bus, const ps_topic *topic)
 {
     struct ps__subs *subs = &bus->subs;
     const struct ps__table *table = atomic_load_explicit(&subs->table, memory_order_acquire);
+    uint64_t version = ps__load_acq(&subs->version);    /* SYNC(table) what this version has not is not found below */
     subs->match_count = 0;
+    if (PS_UNLIKELY(subs->last_version != version)) {   /* what was taken out may be freed before the next look-up */
+        memset(subs->last, 0, sizeof subs->last);
+        subs->last_version = version;
+    }
     if (!subscription_chain(subs, table, topic->hash, 0, topic)) return 0;
     uint32_t depths = ps__load_rlx(&subs->depths);
-    for (int d = 0; depths >> d; d++) {
-        if (!(depths >> d & 1)) continue;
-        uint64_t prefix = d ? bus->host.prefix(&bus->host, topic, d) : ps__load_rlx(&subs->root);
+    for (; depths; depths &= depths - 1) {
+        int d = __builtin_ctz(depths);
+        uint64_t prefix = d ? subscription_prefix(bus, topic, d) : ps__load_rlx(&subs->root);
         if (!prefix) break;
         if (!subscription_chain(subs, table, prefix, 1, topic)) return 0;
     }
@@ -303,6 +333,7 @@ PS_COLD static void subscription_clear(struct ps__subs *subs)
     ps__subs_sweep(subs);
     subs->count = 0;
     memset(subs->depth_count, 0, sizeof subs->depth_count);
+    memset(subs->last, 0, sizeof subs->last);
     ps__store_rlx(&subs->depths, 0);
     subs->match_count = subs->match_next = 0;
 }
@@ -384,10 +415,11 @@ PS_COLD int ps_subscribe(ps_bus *bus, const char *filter, ps_handler handler, vo
         sub->bus = bus;
         sub->filter = parsed;
         sub->filter.text = sub->text;
+        sub->literal = parsed.wild ? (uint16_t)strcspn(parsed.text, "+#") : 0;
         sub->handler = handler;
         sub->user = user;
         sub->destroy = options.destroy;
-        sub->flags = options.flags;
+        sub->flags = (uint16_t)options.flags;
         pthread_mutex_lock(&bus->subs.lock);
         err = subscription_add(bus, sub, out);
         pthread_mutex_unlock(&bus->subs.lock);

@@ -142,6 +142,12 @@ PS_COLD int ps_filter_valid(const char *filter)
 
 /* ------------------------------------------------------------------ which topics a filter lets through */
 
+uint64_t ps__topic_prefix_hash(const ps_topic *topic, int depth, uint64_t seed)
+{
+    size_t len = ps__topic_prefix(topic->text, topic->len, depth);
+    return len == (size_t)-1 ? 0 : ps__prefix_hash(topic->text, len, depth, seed);
+}
+
 size_t ps__topic_prefix(const char *topic, size_t len, int depth)
 {
     size_t end = 0;
@@ -157,20 +163,17 @@ size_t ps__topic_prefix(const char *topic, size_t len, int depth)
     return end;
 }
 
-int ps__match(const char *filter, size_t filter_len, const char *topic, size_t topic_len)
+int ps__match_levels(const char *filter, size_t filter_len, const char *topic, size_t topic_len)
 {
     size_t f = 0, t = 0;
-    /* Names that begin with '$' are the bus's own affairs: who asks for everything does not mean them. */
-    if (topic_len > 0 && topic[0] == '$' && filter_len > 0 && (filter[0] == '+' || filter[0] == '#'))
-        return 0;
     /* One level a turn; both indices only grow. */
     for (;;) {
         if (f < filter_len && filter[f] == '#')
             return 1;
         if (f < filter_len && filter[f] == '+') {
+            const char *slash = memchr(topic + t, '/', topic_len - t);
             f++;
-            while (t < topic_len && topic[t] != '/')
-                t++;
+            t = slash ? (size_t)(slash - topic) : topic_len;
         } else {
             for (; f < filter_len && filter[f] != '/'; f++, t++)
                 if (t == topic_len || topic[t] != filter[f])
@@ -185,6 +188,14 @@ int ps__match(const char *filter, size_t filter_len, const char *topic, size_t t
         f++;
         t++;
     }
+}
+
+int ps__match(const char *filter, size_t filter_len, const char *topic, size_t topic_len)
+{
+    /* Names that begin with '$' are the bus's own affairs: who asks for everything does not mean them. */
+    if (topic_len > 0 && topic[0] == '$' && filter_len > 0 && (filter[0] == '+' || filter[0] == '#'))
+        return 0;
+    return ps__match_levels(filter, filter_len, topic, topic_len);
 }
 
 PS_COLD int ps_topic_match(const char *filter, const char *topic)
