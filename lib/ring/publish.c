@@ -116,10 +116,10 @@ static PS_NOINLINE int publish_tell_anew(struct ps__port *port, const ps_topic *
 }
 
 /*
- * One attempt to send a message that is inline in a cell. The count of receivers, or PS_EAGAIN, also for what comes up seldom, or
- * another error. sets, a constant: for how many words of sets this is compiled.
+ * One attempt to send a message. The count of receivers, or PS_EAGAIN, also for what comes up seldom, or another error. sets: for
+ * how many words of sets. small, a constant: it is inline in its cell, and compiled into the caller.
  */
-static PS_ALWAYS_INLINE int publish_small(struct ps__port *port, const struct ps__message *m, unsigned sets)
+static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps__message *m, unsigned sets, int small)
 {
     uint64_t set[PS__SET_WORDS], stamp;
     int ready = ps__load_acq(&port->ready) != 0;        /* SYNC(setup) acquire, as in ps__port_ready */
@@ -133,7 +133,7 @@ static PS_ALWAYS_INLINE int publish_small(struct ps__port *port, const struct ps
     if (PS_UNLIKELY(ps__set_words(port) != sets)) return PS_EAGAIN;
     if (!ps__interest_set(port, m->topic, epoch, sets, set)) return 0;
     if (PS_UNLIKELY(!ready || publish_fenced(port))) return PS_EAGAIN;
-    int err = sets == 1 ? ps__put(port, m, PS__KIND_INLINE, &stamp) : ps__ring_put(port, m, &stamp);
+    int err = small ? ps__put(port, m, PS__KIND_INLINE, &stamp) : ps__ring_put(port, m, &stamp);
     if (PS_UNLIKELY(err)) return err;
     if (port->shared_lane) publish_tally(port);         /* in a lane of its own the numbers tell */
 
@@ -144,10 +144,18 @@ static PS_ALWAYS_INLINE int publish_small(struct ps__port *port, const struct ps
 }
 
 /* On a bus that had 65 to 128 members. */
-static PS_NOINLINE int publish_small_wide(struct ps__port *port, const ps_topic *topic, const void *data, size_t size)
+static PS_NOINLINE int publish_wide(struct ps__port *port, const ps_topic *topic, const void *data, size_t size)
 {
     struct ps__message m = { topic, data, size, NULL };
-    return publish_small(port, &m, 2);
+    return publish_fast(port, &m, 2, 1);
+}
+
+/* One that does not fit into a cell, or on a bus that had still more. */
+static PS_NOINLINE int publish_other(struct ps__port *port, const ps_topic *topic, const void *data, size_t size)
+{
+    struct ps__message m = { topic, data, size, NULL };
+    if (PS_UNLIKELY(size >= ps__load_rlx(&port->message_end) || port->observe)) return PS_EAGAIN;
+    return publish_fast(port, &m, ps__set_words(port), 0);
 }
 
 /* One attempt to send whatever it is: large, the first, on a very large bus. */
@@ -163,7 +171,7 @@ static int publish_once(struct ps__port *port, const struct ps__message *m)
     err = m->lease ? ps__loans_put(port, m, &stamp) : ps__ring_put(port, m, &stamp);
     if (err) return err;
     if (port->shared_lane) publish_tally(port);
-    ps__fence_sc();                                     /* SYNC(sleep) as in publish_small */
+    ps__fence_sc();                                     /* SYNC(sleep) as in publish_fast */
     return publish_tell_anew(port, m->topic, stamp);
 }
 
@@ -203,13 +211,15 @@ static PS_NOINLINE int publish_any(struct ps__port *port, const ps_topic *topic,
 int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_t size, int wait)
 {
     struct ps__port *port = state;
-    if (PS_LIKELY(size <= PS__INLINE && size + topic->len <= PS__INLINE && !port->observe)) {
+    unsigned sets = ps__set_words(port);
+    int result;
+    if (PS_LIKELY(size <= PS__INLINE && size + topic->len <= PS__INLINE && sets <= 2 && !port->observe)) {
         struct ps__message m = { topic, data, size, NULL };
-        int result = PS_LIKELY(ps__set_words(port) == 1) ? publish_small(port, &m, 1)
-                                                         : publish_small_wide(port, topic, data, size);
-        if (PS_LIKELY(result != PS_EAGAIN)) return result;
+        result = PS_LIKELY(sets == 1) ? publish_fast(port, &m, 1, 1) : publish_wide(port, topic, data, size);
+    } else {
+        result = publish_other(port, topic, data, size);
     }
-    return publish_any(port, topic, data, size, wait);
+    return PS_LIKELY(result != PS_EAGAIN) ? result : publish_any(port, topic, data, size, wait);
 }
 
 int ps__port_wanted(void *state, const ps_topic *topic)

@@ -118,7 +118,7 @@ static void sleep_arm(struct ps__port *port)
     port->env->drain(port, PS__BELL_MESSAGE);           /* before the last look, never after it: m5b.2 */
     ps__store_rlx(&reader->armed, ++port->sleep_number);        /* odd, and never used before: m5b.1 */
     ps__or_rlx(&port->words->sleepers[port->slot / 64], ps__set_bit(port->slot));       /* a locked operation: m5.11 */
-    ps__fence_sc();                             /* SYNC(sleep) other end publish_small */
+    ps__fence_sc();                             /* SYNC(sleep) other end publish_fast */
     port->armed = 1;
     ps__bump(&port->sleeps, 1);
 }
