@@ -7,7 +7,8 @@
  *
  * It is at the head when it finds nothing, or when it took all there was and finds more at once (both sides in step). There it
  * tries a short pause now and then. As long as a pause yields several messages it pauses longer, up to some microseconds; when
- * it yields none, it delivers at once and tries ever more rarely. So a lone message is never held up but by such a try.
+ * it yields none, it delivers at once and tries ever more rarely. So a lone message is never held up but by such a try. What is
+ * there when a dispatch begins may have come long before the pause: there a few count as none.
  */
 #include "ring.h"
 
@@ -18,15 +19,16 @@
 #define LAG_TRY_LEAST 1u                /* times at the head between two tries */
 #define LAG_TRY_MOST  4096u
 
-/* in_step: it took all there was and finds more at once. 1: paused, look again. */
-int ps__lag_pause(struct ps__port *port, int in_step)
+int ps__lag_pause(struct ps__port *port, enum ps__lag_at at)
 {
     unsigned got = port->lag_got;
-    if (got == 0 || port->marked) return 0;     /* with a mark: at the next begin */
+    if (got == 0 || port->marked) return 0;             /* with a mark: at the next begin */
     port->lag_got = 0;
     if (port->lag_paused) {
         port->lag_paused = 0;
-        if (got < LAG_WORTH) {
+        if (got < LAG_WORTH && at == PS__LAG_BEGIN) {
+            ps__lag_failed(port);               /* the little there was may have come before the pause */
+        } else if (got < LAG_WORTH) {
             port->lag_ns = 0;
         } else {
             port->lag_try = LAG_TRY_LEAST;
@@ -34,7 +36,7 @@ int ps__lag_pause(struct ps__port *port, int in_step)
         }
     }
     if (!port->lag_ns) {
-        if (port->lag_wait++ < (in_step ? LAG_TRY_LEAST : port->lag_try)) return 0;
+        if (port->lag_wait++ < (at == PS__LAG_IN_STEP ? LAG_TRY_LEAST : port->lag_try)) return 0;
         port->lag_wait = 0;
         port->lag_ns = LAG_LEAST_NS;
     }

@@ -271,7 +271,8 @@ static int reader_step(struct ps__port *port, unsigned lane, int *resyncs)
     uint64_t stamp = ps__load_acq(&view->cell[next & (view->cells - 1)].stamp);
     if ((int64_t)(stamp - next - 1) < 0 || stamp == 0) return READER_NOTHING;
     if (PS_LIKELY(stamp == next + 1)) {
-        if (port->at_head && port->lag_got && ps__lag_pause(port, 1)) port->copy_tail = next;   /* there is more by now */
+        /* There is more by now. */
+        if (port->at_head && port->lag_got && ps__lag_pause(port, PS__LAG_IN_STEP)) port->copy_tail = next;
         int lone = !port->at_head && (port->copy_lane != lane || (int64_t)(port->copy_tail - next) <= 0) &&
                    ps__cells_lone(port, lane);
         if (lone || PS_LIKELY(ps__cells_fill(port, lane, most))) {
@@ -319,7 +320,7 @@ static PS_NOINLINE int reader_scan_again(struct ps__port *port, int *resyncs)
 {
     int rc = 0;
     if (port->lag_got) {
-        if (ps__lag_pause(port, 0) && (rc = reader_scan(port, resyncs)) == 0) ps__lag_failed(port);
+        if (ps__lag_pause(port, PS__LAG_EMPTY) && (rc = reader_scan(port, resyncs)) == 0) ps__lag_failed(port);
     } else if (port->marked) {
         ps__lag_failed(port);
     }
@@ -365,7 +366,9 @@ int ps__port_begin(void *state, int marked)
     if (PS_UNLIKELY(port->borrowing)) reader_release(port);     /* a pull handle's message of last time */
     if (PS_UNLIKELY(watched) && (err = reader_begin_watched(port))) return err;
     if (!ps__load_acq(&port->joined) || ps__reader_leave_if_pending(port)) return 0;
-    if (marked && port->lag_got && !reader_behind(port)) (void)ps__lag_pause(port, 0);          /* before the mark, or never */
+    port->at_head = 0;                  /* who knows when what is there now has come */
+    /* Before the mark, or never. */
+    if (marked && port->lag_got && !reader_behind(port)) (void)ps__lag_pause(port, PS__LAG_BEGIN);
     port->marked = marked ? PS__MARK_DUE : PS__MARK_NONE;
     port->stepped = 0;
     if (ps__cells_left(port)) reader_begin_left(port);

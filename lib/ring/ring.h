@@ -434,7 +434,9 @@ static inline int ps__reader_leave_if_pending(struct ps__port *port)
 PS_PRIVATE uint64_t ps__lane_tail(struct ps__lane *lane);       /* the 64-bit number of what is claimed next */
 
 /* lag.c */
-PS_PRIVATE int ps__lag_pause(struct ps__port *port, int in_step);
+/* Where a reader is at the head: it found nothing; it took all there was and found more at once; a dispatch with a mark begins. */
+enum ps__lag_at { PS__LAG_EMPTY, PS__LAG_IN_STEP, PS__LAG_BEGIN };
+PS_PRIVATE int ps__lag_pause(struct ps__port *port, enum ps__lag_at at);        /* 1: paused, look again */
 PS_PRIVATE void ps__lag_failed(struct ps__port *port);
 
 /* reader.c */
