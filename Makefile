@@ -33,6 +33,7 @@ SOURCES := \
 	lib/ring/lag.c \
 	lib/ring/cells.c \
 	lib/ring/stuck.c \
+	lib/ring/late.c \
 	lib/ring/reader.c \
 	lib/ring/interest.c \
 	lib/ring/port.c \

@@ -175,6 +175,7 @@ static void test_p7_message_that_is_being_overwritten_is_lost_not_torn(void **st
     assert_ok(ps_subscribe(reader, "t", count_take, &got, NULL, NULL));
     assert_int_equal(ps_dispatch(reader, 0, 0), 0);
     assert_int_equal(ps_publish(bus, "t", "old", 3), 1);
+    ps__store_rlx(&forge_lane(bus)->limit, ps__pack(1, 0));
     ps__store_rlx(&forge_lane(bus)->tail, ps__pack(17, 0));
     ps__store_rel(&forge_cell(bus, 0)->begun, 17);
     ps__fence_rel();

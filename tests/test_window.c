@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * test_window.c - what a reader takes out of a lane at once: runs that nobody wants are counted to the message, what is left in the
- * window outlives the dispatch, and what its handlers publish belongs to the next one.
+ * test_window.c - what a reader takes out of a lane at once: runs that nobody wants are counted to the message, what is left in
+ * the window outlives the dispatch, what its handlers publish belongs to the next one, and nothing overwritten is believed.
  */
 #include "forge.h"
 
@@ -208,7 +208,8 @@ static void test_window_evicted_by_a_quiet_lane_gates_it_again(void **state)
 /* ---------------------------------------------------------------- payloads that were overwritten */
 
 #define FAR  512                        /* bytes of a message that does not fit into its cell */
-#define SENT 200                        /* of which the payload ring holds 128 */
+#define SENT 200
+#define ROOM 128                        /* so many the payload ring holds */
 
 struct whole {
     unsigned count;
@@ -228,17 +229,17 @@ static void whole_take(const ps_msg *msg, void *user)
         w->torn += bytes[i] != (unsigned char)msg->sequence;
 }
 
-static void publish_far(ps_bus *bus, unsigned count)
+static void publish_far(ps_bus *bus, unsigned from, unsigned count)
 {
     unsigned char bytes[FAR];
-    for (unsigned i = 0; i < count; i++) {
+    for (unsigned i = from; i < from + count; i++) {
         memset(bytes, (int)i, sizeof bytes);
         assert_int_equal(ps_publish(bus, "far", bytes, sizeof bytes), 1);
     }
 }
 
 /* Next to the oldest it would be overtaken again and again while it copies, and see nothing as long as a flood lasts. */
-static void test_window_lossy_reader_without_its_payload_goes_on_in_the_middle(void **state)
+static void test_window_lossy_reader_gives_up_the_oldest_payloads(void **state)
 {
     (void)state;
     static const char *const schemes[] = { "inproc", "shm" };
@@ -251,14 +252,56 @@ static void test_window_lossy_reader_without_its_payload_goes_on_in_the_middle(v
         assert_ok(ps_open(&from, url));
         assert_ok(ps_open(&bus, lossy));
         assert_ok(ps_subscribe(bus, "far", whole_take, &w, NULL, NULL));
-        publish_far(from, SENT);
-        assert_int_equal(ps_dispatch(bus, 0, 0), SENT / 2);
-        assert_int_equal(w.first, SENT / 2);
-        assert_int_equal(w.lost, SENT / 2);
+        publish_far(from, 0, SENT);
+        assert_int_equal(ps_dispatch(bus, 0, 0), ROOM - ROOM / 4);
+        assert_int_equal(w.first, SENT - (ROOM - ROOM / 4));
+        assert_int_equal(w.lost, SENT - (ROOM - ROOM / 4));
+        publish_far(from, SENT, 10);                    /* that is over then */
+        assert_int_equal(ps_dispatch(bus, 0, 0), 10);
+        assert_int_equal(w.lost, SENT - (ROOM - ROOM / 4));
         assert_int_equal(w.torn, 0);
         assert_ok(ps_close(bus));
         assert_ok(ps_close(from));
     }
+}
+
+struct mixed {
+    unsigned frames, notes;
+    uint64_t lost;
+};
+
+static void mixed_take(const ps_msg *msg, void *user)
+{
+    struct mixed *m = user;
+    m->frames += msg->size > 64;
+    m->notes += msg->size <= 64;
+    m->lost += msg->lost;
+}
+
+/* What lies in the cells themselves is not given up with the payloads around it. */
+static void test_window_lossy_reader_without_a_payload_loses_no_small_message(void **state)
+{
+    (void)state;
+    char lossy[200];
+    unsigned char frame[4096] = { 0 };
+    struct mixed m = { 0 };
+    ps_bus *from, *bus;
+    const char *url = support_url("inproc", "window", "depth=8192&bytes=64k");
+    snprintf(lossy, sizeof lossy, "%s&lossy=1", url);
+    assert_ok(ps_open(&from, url));
+    assert_ok(ps_open(&bus, lossy));
+    assert_ok(ps_subscribe(bus, "#", mixed_take, &m, NULL, NULL));
+    for (int i = 0; i < 17; i++) {                      /* one more than there is room for */
+        assert_int_equal(ps_publish(from, "frame", frame, sizeof frame), 1);
+        for (int k = 0; k < 200; k++)
+            assert_int_equal(ps_publish(from, "note", &k, sizeof k), 1);
+    }
+    assert_int_equal(ps_dispatch(bus, 0, 0), 17 * 200 + 12);
+    assert_int_equal(m.notes, 17 * 200);
+    assert_int_equal(m.frames, 12);
+    assert_int_equal(m.lost, 5);
+    assert_ok(ps_close(bus));
+    assert_ok(ps_close(from));
 }
 
 /* Somebody else has taken its slot, as happens to who closed the descriptor of its lock: nobody waits for it, nor evicts it. */
@@ -273,14 +316,66 @@ static void test_window_reader_without_its_slot_believes_no_overwritten_payload(
     assert_ok(ps_subscribe(bus, "far", whole_take, &w, NULL, NULL));
     struct ps__port *port = &forge_shm(bus)->port;
     ps__store_rel(&port->reader[port->slot]->join, 0);
-    publish_far(from, SENT);
+    publish_far(from, 0, SENT);
     int handled = 0;
     for (int i = 0; i < 3; i++)         /* a call steps over some of what is gone */
         handled += ps_dispatch(bus, 0, 0);
-    assert_int_equal(handled, 128);
-    assert_int_equal(w.lost, SENT - 128);
+    assert_int_equal(handled, ROOM);
+    assert_int_equal(w.lost, SENT - ROOM);
     assert_int_equal(w.torn, 0);
     assert_ok(ps_close(bus));
+    assert_ok(ps_close(from));
+}
+
+/* The other one: producers go by the cursors that the old owner, still reading, writes into its area. */
+static void test_window_new_owner_of_a_slot_believes_no_overwritten_payload(void **state)
+{
+    (void)state;
+    struct whole old = { 0 }, w = { 0 };
+    ps_bus *from, *before, *bus;
+    const char *url = support_url("shm", "window", "depth=8192&bytes=64k");
+    assert_ok(ps_open(&from, url));
+    assert_ok(ps_open(&before, url));
+    assert_ok(ps_subscribe(before, "far", whole_take, &old, NULL, NULL));
+    ps__slot_drop(forge_shm(before), forge_shm(before)->port.slot);
+    assert_ok(ps_open(&bus, url));
+    assert_int_equal(forge_shm(bus)->port.slot, forge_shm(before)->port.slot);
+    assert_ok(ps_subscribe(bus, "far", whole_take, &w, NULL, NULL));
+    for (unsigned i = 0; i < SENT; i += 5) {
+        publish_far(from, i, 5);
+        assert_int_equal(ps_dispatch(before, 0, 0), 5);
+    }
+    for (int i = 0; i < 3; i++)
+        assert_true(ps_dispatch(bus, 0, 0) >= 0);
+    assert_int_equal(w.count, ROOM);
+    assert_int_equal(w.lost, SENT - ROOM);
+    assert_int_equal(w.torn + old.torn, 0);
+    assert_ok(ps_close(bus));
+    assert_ok(ps_close(before));
+    assert_ok(ps_close(from));
+}
+
+/* A damaged tail says that nothing was claimed: stamps beyond it are garbage, and what is written there later is not missed. */
+static void test_window_stamps_beyond_a_damaged_tail_are_not_believed(void **state)
+{
+    (void)state;
+    struct seen s;
+    ps_bus *from;
+    memset(&s, 0, sizeof s);
+    const char *url = support_url("shm", "window", "depth=64");
+    assert_ok(ps_open(&from, url));
+    assert_ok(ps_open(&s.bus, url));
+    assert_ok(ps_subscribe(s.bus, "wanted", seen_take, &s, NULL, NULL));
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(ps_publish(from, "wanted", &i, sizeof i), 1);
+    assert_int_equal(ps_dispatch(s.bus, 0, 0), 10);
+    uint64_t tail = ps__load_rlx(&forge_lane(from)->tail);
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(ps_publish(from, "wanted", &i, sizeof i), 1);
+    ps__store_rlx(&forge_lane(from)->tail, tail - 1);
+    assert_int_equal(ps_dispatch(s.bus, 0, 0), 0);
+    assert_int_equal(s.count, 10);
+    assert_ok(ps_close(s.bus));
     assert_ok(ps_close(from));
 }
 
@@ -292,8 +387,11 @@ int main(void)
         cmocka_unit_test(test_window_is_gone_with_the_last_subscription),
         cmocka_unit_test(test_window_gone_with_the_subscription_hides_no_loss),
         cmocka_unit_test(test_window_evicted_by_a_quiet_lane_gates_it_again),
-        cmocka_unit_test(test_window_lossy_reader_without_its_payload_goes_on_in_the_middle),
+        cmocka_unit_test(test_window_lossy_reader_gives_up_the_oldest_payloads),
+        cmocka_unit_test(test_window_lossy_reader_without_a_payload_loses_no_small_message),
         cmocka_unit_test(test_window_reader_without_its_slot_believes_no_overwritten_payload),
+        cmocka_unit_test(test_window_new_owner_of_a_slot_believes_no_overwritten_payload),
+        cmocka_unit_test(test_window_stamps_beyond_a_damaged_tail_are_not_believed),
     };
     return cmocka_run_group_tests_name("window", tests, NULL, NULL);
 }

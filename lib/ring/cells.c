@@ -2,10 +2,10 @@
 /*
  * cells.c - the window: private copies of a lane's next cells, as many as are there, believed at once. PROTOCOL 2.
  *
- * tail's line is the producers', and a look at it costs both sides a transfer: a reader that holds them back believes by its own
- * words that it still does, and asks tail only when it has read all that it knew of. So are the lines of cells that are not
- * claimed yet: only what is known to be claimed is looked at. What nobody here wants is not copied: its second line stays where
- * it is, and the cursor passes over a run of such cells at once.
+ * tail's line is the producers', and a look at it costs both sides a transfer. So it is asked only by who has read all that it
+ * knew of, and by who comes so late that limit has passed the cells. The lines of cells that are not claimed yet are the
+ * producers', too: only what is known to be claimed is looked at. What nobody here wants is not copied: its second line stays
+ * where it is, and the cursor passes over a run of such cells at once.
  *
  *   copy[copy_at .. copy_count)   cells of copy_lane that are wanted; next[copy_lane] is the number of the first of them
  *   copy[copy_count].stamp        where the next one would be: all numbers before it were looked at
@@ -17,6 +17,8 @@
 
 #define CELLS_MOST 256u                 /* looked at at once: some hundred nanoseconds in which the cursor stands */
 #define CELLS_AHEAD 24u                 /* so far ahead lines of what may be unwanted are fetched: the hardware fetches pairs */
+
+#define CELLS_REST offsetof(struct ps__copy, publisher)         /* behind stamp and hash; in vectors that no line divides */
 
 void ps__cells_unwanted(struct ps__port *port, uint64_t count)
 {
@@ -104,7 +106,10 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     uint64_t c = first, known = port->copy_tail;
     if (most > CELLS_MOST) most = CELLS_MOST;
     /* Relaxed, and not to be believed: how far to look. A mark that is due shall cover all that is there now. */
-    if ((int64_t)(known - first) <= 0 || port->marked == PS__MARK_DUE) known = ps__expand(first, ps__seq(ps__load_rlx(tail)));
+    if ((int64_t)(known - first) <= 0 || port->marked == PS__MARK_DUE) {
+        int32_t ahead = ps__diff(ps__seq(ps__load_rlx(tail)), (uint32_t)first);
+        known = first + (uint32_t)(ahead > 0 ? ahead : 0);
+    }
     const uint64_t limit = first + most, end = (int64_t)(known - limit) < 0 ? known : limit;
     struct ps__copy *copy = port->copy;
     unsigned room = PS__COPIES;
@@ -117,20 +122,20 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
          * before. */
         uint64_t hash = ps__load_rlx(&cell->hash);
         if (bits && ps__interest_lacks(bits, wild, hash)) {
-            __builtin_prefetch(&cells[(c + CELLS_AHEAD < end ? c + CELLS_AHEAD : c) & mask], 0, 0);
+            __builtin_prefetch(&cells[(c + CELLS_AHEAD < end ? c + CELLS_AHEAD : c - 1) & mask], 0, 0);
             continue;
         }
         if (PS_UNLIKELY(ps__load_rlx(&cell->publisher) == mute)) continue;
         copy->stamp = c;                        /* not what stands there by now: the cursor follows it */
         copy->hash = hash;
-        ps__copy_out(&copy->publisher, &cell->publisher, sizeof *copy - offsetof(struct ps__copy, publisher));
+        ps__copy_out((char *)copy + CELLS_REST, (char *)cell + CELLS_REST, sizeof *copy - CELLS_REST);
         copy++;
         room--;
     }
     /* SYNC(claim) acquire fence, other end ps__put: if anything above was of a later message, its claim is seen in tail now,
-     * and that nobody waits for us. An acquire load of tail in its place is not enough: m1.3, m7.2. */
+     * and that limit has passed it. An acquire load of tail in its place is not enough: m1.3, m7.2. */
     ps__fence_acq();
-    if (PS_LIKELY(c != first && ps__reader_gates(port, lane))) {
+    if (PS_LIKELY(c != first && ps__cells_kept(&port->view[lane], first, c))) {
         port->copy_tail = known;
         ps__cells_drop(port);
         port->at_head = c != limit && room;
@@ -171,3 +176,4 @@ void ps__cells_mark(struct ps__port *port, unsigned found)
 
 #undef CELLS_MOST
 #undef CELLS_AHEAD
+#undef CELLS_REST

@@ -37,6 +37,22 @@ static inline void ps__cells_pass(struct ps__port *port, uint64_t next)
     else ps__store_rel(port->copy_cursor, next);        /* SYNC(cursor) release, as in ps__reader_show */
 }
 
+/* late.c */
+/* May what was copied from the payload of m be believed? Behind that copy. */
+PS_PRIVATE int ps__reader_intact(struct ps__port *port, unsigned lane, const struct ps__copy *m);
+/* Behind a failed check: lapped by number, or only this message is gone. 0: garbage that leads nowhere. */
+PS_PRIVATE int ps__reader_step_over(struct ps__port *port, unsigned lane, uint64_t stamp, uint32_t tail_seq);
+/*
+ * The payload of m was overwritten. For whom nobody waits that would go on: so near behind the oldest a flood overtakes each
+ * message while it is copied. So those in the oldest quarter of the payload ring are given up without a try: ps__reader_flees.
+ */
+PS_PRIVATE void ps__reader_flee(struct ps__port *port, unsigned lane, const struct ps__copy *m);
+static inline int ps__reader_flees(const struct ps__port *port, const struct ps__copy *m)
+{
+    return PS_UNLIKELY((int64_t)(m->stamp - port->flee_end) <= 0) && port->copy_lane == port->flee_lane &&
+           ps__diff(m->pos, port->flee_pos) < 0;
+}
+
 /* stuck.c */
 PS_PRIVATE void ps__reader_unstick(struct ps__port *port, uint64_t now);
 
@@ -51,14 +67,16 @@ static inline int ps__reader_evicted(const struct ps__port *port, unsigned lane)
 }
 
 /*
- * Behind a copy and an acquire fence: does this handle hold the lane's producers back still? Then nothing from its cursor on was
- * overwritten: who overwrites has seen a join that is over, or evicted, and whoever sees a byte of what he wrote sees that too
- * (m7.4; words read before the copy are not enough, m7.5). 0 is no answer: then tail tells.
+ * Behind a copy and an acquire fence: limit has not passed cell c, so nobody may have overwritten it, its payload, or what
+ * lies behind it. SYNC(limit) other end put_claim: who overwrites has seen limit beyond it, before his release fence, and who
+ * sees a byte of his sees that too (m1 -DBYLIMIT=1, m7.4; a limit read before the copy is not enough: m1.20, m7.5). limit moves
+ * once in an eighth of the ring, tail with each message. 0 is no answer: then tail tells. stamp, of a cell from c on, is for who
+ * slept through 2^31 messages.
  */
-static inline int ps__reader_gates(const struct ps__port *port, unsigned lane)
+static inline int ps__cells_kept(const struct ps__view *view, uint64_t c, uint64_t stamp)
 {
-    return !port->lossy && ps__load_rlx(&port->reader[port->slot]->join) == port->join_number &&
-           ps__load_rlx(&port->view[lane].lane->evicted[port->slot]) < port->join_number;
+    return ps__diff(ps__seq(ps__load_rlx(&view->lane->limit)), (uint32_t)c) <= 0 &&
+           ps__load_rlx(&view->cell[(stamp - 1) & (view->cells - 1)].stamp) == stamp;
 }
 
 #endif

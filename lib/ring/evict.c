@@ -16,11 +16,6 @@ static void evict_raise(struct ps__port *port, unsigned r, uint64_t join)
     struct ps__lane *lane = port->own.lane;
     if (ps__load_rlx(&lane->evicted[r]) < join) ps__add_rlx(&port->evictions, 1);
     ps__raise(&lane->evicted[r], join);         /* the look at borrow stands behind room's next fence (m11.3) */
-}
-
-/* Whoever waits for room looks again. */
-static void evict_tell(struct ps__port *port)
-{
     ps__fence_sc();                             /* SYNC(space) other end space_arm (m6.6) */
     ps__wake_waiters(port, port->lane);
 }
@@ -34,15 +29,12 @@ void ps__evict_forget(struct ps__port *port, unsigned r)
 /* Marks the dead: its borrow counts no more, and neither does its interest, until somebody joins in its slot. */
 static void evict_dead(struct ps__port *port, unsigned r, uint64_t join, uint64_t last)
 {
-    evict_raise(port, r, join > last ? join : last);
-    /* Release, other end ring_gates: whoever sees the mark sees that it is evicted, and so does a reader that lost its lock but
-     * lives, when it sees what was written over its messages: ps__reader_gates. */
-    ps__store_rel(&port->dead[r], last + 1);
+    ps__store_rlx(&port->dead[r], last + 1);
     ps__or_rlx(&port->dead_set[r / 64], ps__set_bit(r));
     /* A newcomer may have moved in meanwhile, and its subscriptions been looked at before the mark was there. */
     ps__fence_sc();
     if (ps__load_rlx(&port->reader[r]->join_last) != last) ps__evict_forget(port, r);
-    evict_tell(port);
+    evict_raise(port, r, join > last ? join : last);
 }
 
 int ps__evict_look(struct ps__port *port, unsigned r)
@@ -73,7 +65,6 @@ int ps__evict_look(struct ps__port *port, unsigned r)
     if (port->evict_ms >= 0 && clock->credit_ns >= (uint64_t)port->evict_ms * 1000000u && join != 0 &&
         ps__load_acq(&reader->borrow) != port->lane + 1u && ps__load_rlx(&port->own.lane->evicted[r]) < join) {
         evict_raise(port, r, join);
-        evict_tell(port);
         clock->last_ns = 0;
         freed = 1;
     }

@@ -146,7 +146,14 @@ PS_COLD void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t
     }
 }
 
-/* ------------------------------------------------------------------ eviction, as the reader learns it */
+/* ------------------------------------------------------------------ what is lost; eviction, as the reader learns it */
+
+void ps__reader_lost(struct ps__port *port, unsigned lane, uint64_t count)
+{
+    port->pending_lost[lane] += count;
+    ps__bump(&port->lost, count);
+    if (ps__has_slot(port)) ps__store_rlx(&port->about[port->slot]->lost, ps__load_rlx(&port->lost));
+}
 
 void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count)
 {
@@ -155,9 +162,7 @@ void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count)
     port->next[lane] += count;
     port->moved[lane / 64] |= ps__set_bit(lane);
     port->any_moved = 1;
-    port->pending_lost[lane] += count;
-    ps__bump(&port->lost, count);
-    if (ps__has_slot(port)) ps__store_rlx(&port->about[port->slot]->lost, ps__load_rlx(&port->lost));
+    ps__reader_lost(port, lane, count);
 }
 
 /* Adds up what is gone, and gates again, under a new number. */

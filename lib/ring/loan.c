@@ -213,7 +213,7 @@ static int loan_try(struct ps__port *port, const ps_topic *topic, size_t size, v
         memcpy(lease->topic, topic->text, topic->len + 1);
         lease->data = port->own.loan + offset;
         *data = lease->data;
-        /* SYNC(loan) release fence, other end reader_intact: who has seen a byte of the new data sees the floor. By everybody
+        /* SYNC(loan) release fence, other end ps__reader_intact: who has seen a byte of the new data sees the floor. By everybody
          * who is handed a chunk, not only by the one that raised the floor for it: m12.3, m12.4. */
         ps__fence_rel();
     }

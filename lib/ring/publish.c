@@ -92,7 +92,7 @@ static PS_ALWAYS_INLINE int publish_tell(struct ps__port *port, uint64_t *set, u
      * look at a cell that nobody has claimed yet would fetch its line for reading, and the next publish fetch it once more. */
     const struct ps__view *view = &port->own;
     if (PS_UNLIKELY(ps__seq(ps__load_rlx(&view->lane->tail)) != (uint32_t)stamp) &&
-        ps__load_acq(&view->cell[stamp & (view->cells - 1)].stamp) == stamp + 1)
+        (int64_t)(ps__load_acq(&view->cell[stamp & (view->cells - 1)].stamp) - stamp) > 0)     /* or used again: m9.8 */
         ps__wake_all(port);
     else
         ps__wake_readers(port, set, words);

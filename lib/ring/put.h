@@ -26,6 +26,7 @@ static inline uint32_t ps__ring_pad(uint32_t pos, uint32_t units, uint32_t ring)
     return units && at + units > ring ? ring - at : 0;
 }
 
+/* Who takes no units needs none, though the words contradict each other: the next payload finds that. */
 static inline int ps__ring_fits(const struct ps__view *view, uint64_t tail, uint64_t limit, uint32_t units)
 {
     return ps__seq(tail) + 1 - ps__seq(limit) <= view->cells &&
@@ -66,7 +67,7 @@ static PS_ALWAYS_INLINE int put_claim(struct ps__port *port, uint32_t units, uin
     struct ps__claim *claim = port->claim;
     if (PS_LIKELY(put_inside(claim, ps__thread_number() + 1))) {
         uint64_t tail = ps__load_rlx(&lane->tail);
-        uint64_t limit = ps__load_acq(&lane->limit);    /* SYNC(limit) acquire: see ring_room */
+        uint64_t limit = ps__load_acq(&lane->limit);    /* SYNC(limit) acquire: see ring_room, ps__cells_kept */
         uint32_t pad = ps__ring_pad(ps__pos(tail), units, view->units);
         if (PS_LIKELY(ps__ring_fits(view, tail, limit, units + pad) && !put_marked(port, tail, units))) {
             ps__store_rlx(&lane->tail, ps__pack(ps__seq(tail) + 1, ps__pos(tail) + pad + units));

@@ -3,8 +3,9 @@
  * reader.c - the receiving side of a handle: take the next message out of the lanes, and tell what was lost. PROTOCOL 2.
  *
  * Everything here runs on the dispatching thread. Lossy and reliable readers do the same: copy, then check against the lane's
- * tail whether the copy may be believed; cells.c does it for many cells at once. Bytes in shared memory are not trusted: what is
- * read is checked against private geometry, in the copy of its cell, and only then used; every loop has a private bound.
+ * limit, and if need be its tail, whether the copy may be believed; cells.c does it for many cells at once. Bytes in shared
+ * memory are not trusted: what is read is checked against private geometry, in the copy of its cell, and only then used; every
+ * loop has a private bound.
  */
 #include "cells.h"
 #include <stdlib.h>
@@ -13,42 +14,6 @@
 
 /* What became of a look at a lane, or at a message; errors are negative. */
 enum { READER_NOTHING, READER_DONE, READER_SKIPPED };
-
-/* ------------------------------------------------------------------ what cannot be believed */
-
-/* May what was copied from a payload be believed? Behind that copy. */
-static int reader_intact(struct ps__port *port, unsigned lane, const struct ps__copy *m)
-{
-    const struct ps__view *view = &port->view[lane];
-    struct ps__lane *words = view->lane;
-    uint64_t c = m->stamp - 1;
-    uint32_t kind = m->meta & 0xff;
-    ps__fence_acq();                            /* SYNC(claim) as in ps__cells_fill; SYNC(loan) other end loan_try */
-    if (PS_LIKELY(ps__reader_gates(port, lane))) return 1;
-    uint64_t tail = ps__load_rlx(&words->tail);
-    if (ps__seq(tail) - (uint32_t)c > view->cells) return 0;
-    if (ps__message_units(kind, m->size, m->meta >> 8) && ps__pos(tail) - m->pos > view->units) return 0;
-    if (kind == PS__KIND_LOAN && (int64_t)(ps__load_rlx(&words->loan_floor) - c) > 0) return 0;
-    return ps__load_rlx(&view->cell[c & (view->cells - 1)].stamp) == m->stamp;
-}
-
-/* Behind a failed check: lapped by number, or only this message is gone. 0: garbage that leads nowhere. */
-PS_COLD static int reader_step_over(struct ps__port *port, unsigned lane, uint64_t stamp, uint32_t tail_seq)
-{
-    const struct ps__view *view = &port->view[lane];
-    uint64_t c = port->next[lane], cells = view->cells;
-    uint64_t known = (int64_t)(stamp - (c + 1)) < 0 ? c : stamp - 1;
-    uint64_t oldest = ps__expand(known, tail_seq) - cells;
-    /* The lane's own 64-bit count bounds it: a damaged stamp must not send us where nothing will ever be. */
-    if (((known - c) & (cells - 1)) == 0 && (int64_t)(oldest - c) > 0 && (int64_t)(ps__lane_tail(view->lane) - oldest) >= 0) {
-        ps__reader_lose(port, lane, oldest - c);        /* exact: numbers have no gaps */
-        return 1;
-    }
-    if ((int32_t)(tail_seq - (uint32_t)c) <= 0) return 0;       /* nothing was claimed here */
-    if (stamp != c + 1) ps__bump(&port->corrupt, 1);
-    ps__reader_lose(port, lane, 1);
-    return 1;
-}
 
 /* ------------------------------------------------------------------ one message */
 
@@ -106,7 +71,7 @@ static int reader_borrow(struct ps__port *port, unsigned lane, const struct ps__
      * the two sees the other. m11.2, m11.4 */
     ps__store_rlx(&reader->borrow, lane + 1u);
     ps__fence_sc();
-    if (ps__load_rlx(&port->view[lane].lane->evicted[port->slot]) >= port->join_number || !reader_intact(port, lane, m)) {
+    if (ps__load_rlx(&port->view[lane].lane->evicted[port->slot]) >= port->join_number || !ps__reader_intact(port, lane, m)) {
         ps__store_rel(&reader->borrow, 0);
         return 0;
     }
@@ -145,16 +110,11 @@ static PS_NOINLINE int reader_unwanted(struct ps__port *port, const struct ps__c
     return READER_SKIPPED;
 }
 
-/*
- * The message's place in the payload ring was overwritten, its cell was not. For whom nobody waits goes on in the middle of what
- * is there: so near behind the oldest a flood would overtake every message while it is copied, for ever.
- */
-PS_COLD static int reader_flee(struct ps__port *port, unsigned lane, const struct ps__copy *m)
+static PS_NOINLINE int reader_miss(struct ps__port *port, const struct ps__copy *m)
 {
-    uint64_t there = ps__lane_tail(port->view[lane].lane) - port->next[lane];
-    if (!port->lossy || (m->meta & 0xff) != PS__KIND_RING || there < 2 || there > port->view[lane].cells) return 0;
-    ps__reader_lose(port, lane, there / 2);
-    return 1;
+    reader_advance(port, m);
+    ps__reader_lost(port, port->copy_lane, 1);
+    return READER_SKIPPED;
 }
 
 /* Not delivered after all: it contradicts itself (garbage), or its payload was overwritten. */
@@ -165,8 +125,8 @@ PS_COLD static int reader_reject(struct ps__port *port, const struct ps__copy *m
     if (garbage) ps__bump(&port->corrupt, 1);
     ps__cells_drop(port);               /* what is written there next is another message */
     (*resyncs)++;
-    if (!garbage && reader_flee(port, lane, m)) return READER_SKIPPED;
-    if (!reader_step_over(port, lane, stamp, ps__seq(ps__load_acq(&port->view[lane].lane->tail))))
+    if (!garbage) ps__reader_flee(port, lane, m);
+    if (!ps__reader_step_over(port, lane, stamp, ps__seq(ps__load_acq(&port->view[lane].lane->tail))))
         port->turn_left = 0;            /* the other lanes first */
     return READER_SKIPPED;
 }
@@ -207,6 +167,7 @@ static PS_NOINLINE int reader_take_far(struct ps__port *port, struct ps__copy *m
     size_t topic_len = m->meta >> 8;
     if ((m->meta & 0xff) == PS__KIND_HOLE) return reader_unwanted(port, m);
     if (!reader_locate(port, port->copy_lane, m, &at)) return reader_reject(port, m, 1, resyncs);
+    if ((m->meta & 0xff) == PS__KIND_RING && ps__reader_flees(port, m)) return reader_miss(port, m);
     if (at.topic_shared) {
         ps__copy_out(port->topic_copy, at.topic, topic_len);
         at.topic = (unsigned char *)port->topic_copy;
@@ -214,7 +175,7 @@ static PS_NOINLINE int reader_take_far(struct ps__port *port, struct ps__copy *m
     at.topic[topic_len] = '\0';
     record->topic = (ps_topic){ (const char *)at.topic, topic_len, m->hash };
     if (!port->host->match(port->host, &record->topic)) {
-        if (at.topic_shared && !reader_intact(port, port->copy_lane, m)) return reader_reject(port, m, 0, resyncs);
+        if (at.topic_shared && !ps__reader_intact(port, port->copy_lane, m)) return reader_reject(port, m, 0, resyncs);
         return reader_unwanted(port, m);
     }
     record->data = at.data;
@@ -223,7 +184,7 @@ static PS_NOINLINE int reader_take_far(struct ps__port *port, struct ps__copy *m
         if (err) return err;
         if ((m->meta & 0xff) == PS__KIND_LOAN) ps__copy_out_plain(port->buffer, at.data, m->size);
         else ps__copy_out(port->buffer, at.data, m->size);
-        if (!reader_intact(port, port->copy_lane, m)) return reader_reject(port, m, 0, resyncs);
+        if (!ps__reader_intact(port, port->copy_lane, m)) return reader_reject(port, m, 0, resyncs);
         record->data = port->buffer;
     }
     reader_fill_in(port, m, record);
@@ -283,7 +244,7 @@ static int reader_step(struct ps__port *port, unsigned lane, int *resyncs)
     }
     if (port->marked == PS__MARK_DUE) ps__cells_mark(port, PS_MEMBERS_MAX);
     (*resyncs)++;
-    return reader_step_over(port, lane, stamp, ps__seq(ps__load_acq(&view->lane->tail))) ? READER_SKIPPED : READER_NOTHING;
+    return ps__reader_step_over(port, lane, stamp, ps__seq(ps__load_acq(&view->lane->tail))) ? READER_SKIPPED : READER_NOTHING;
 }
 
 /* A dispatch steps over all that can be there, and some; not for ever over what a hostile member pretends. */
@@ -488,7 +449,7 @@ int ps__reader_look(struct ps__port *port, unsigned *blocked)
         }
         if (claimed > 0) *blocked = l;
         /* A claim a whole lap old cannot be unfinished, it gates: the lane is damaged. */
-        if (claimed > (int32_t)view->cells && reader_step_over(port, l, stamp, (uint32_t)next + (uint32_t)claimed)) return 1;
+        if (claimed > (int32_t)view->cells && ps__reader_step_over(port, l, stamp, (uint32_t)next + (uint32_t)claimed)) return 1;
     }
     return 0;
 }

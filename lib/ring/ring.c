@@ -69,7 +69,7 @@ static int ring_gates(struct ps__port *port, const struct ring_scan *scan, unsig
     uint64_t borrow = ps__load_acq(&reader->borrow);
     uint64_t evicted = r < scan->known ? scan->evicted[r] : 0;
     if (join <= evicted && borrow != port->lane + 1u) return 0;
-    uint64_t dead = ps__load_acq(&port->dead[r]);       /* acquire, other end evict_dead */
+    uint64_t dead = ps__load_rlx(&port->dead[r]);
     return dead == 0 || ps__load_rlx(&reader->join_last) + 1 != dead;
 }
 

@@ -17,7 +17,7 @@
  *   words.geometry           CAS until fixed                     everybody
  *   lane.tail                CAS by the lane's producers, or     readers, producers                   SYNC(claim), SYNC(own)
  *                            a store by the owner of the claim
- *   lane.limit               CAS by the lane's producers         producers                            SYNC(limit)
+ *   lane.limit               CAS by the lane's producers         producers, readers                   SYNC(limit)
  *   lane.horizon             raised by the lane's producers      joiners                              SYNC(join)
  *   lane.base                raised behind limit                 joiners
  *   lane.loan_floor          its producers, only rises           readers of loans                     SYNC(loan)
@@ -57,8 +57,8 @@ struct ps__words {
 _Static_assert(sizeof(struct ps__words) <= 4096, "the shared words fit a page");
 
 struct ps__lane {
-    _Alignas(PS__LINE) ps__a64 tail;    /* {seq, pos} next to claim; the very word readers check against */
-    _Alignas(PS__LINE) ps__a64 limit;   /* {seq, pos} everything before may be overwritten */
+    _Alignas(PS__LINE) ps__a64 tail;    /* {seq, pos} next to claim; the very word late readers check against */
+    _Alignas(PS__LINE) ps__a64 limit;   /* {seq, pos} everything before may be overwritten: what other readers check against */
     _Alignas(PS__LINE) ps__a64 horizon; /* seq: upper bound of any limit in the making */
     ps__a64 base;                       /* 64-bit number at or behind limit */
     ps__a64 loan_floor;                 /* 64-bit number: loan chunks of cells before it may be rewritten */
@@ -290,8 +290,7 @@ struct ps__port {
     int any_moved;
     uint64_t stop[PS_MEMBERS_MAX];      /* ps_dispatch(max <= 0) reads up to here */
     uint64_t pending_lost[PS_MEMBERS_MAX];
-    unsigned turn, turn_left;           /* lane that has its turn */
-    unsigned stop_high;                 /* lanes that have a stop */
+    unsigned turn, turn_left, stop_high;        /* the lane that has its turn; lanes that have a stop */
     uint64_t stepped;                   /* messages this dispatch has stepped over: bounded */
     unsigned at_head, lag_got, lag_ns, lag_paused, lag_wait, lag_try;   /* staying behind on purpose: lag.c */
     int marked, borrowing;              /* borrowing: lane + 1 whose record is out in place */
@@ -305,6 +304,8 @@ struct ps__port {
     uint64_t copy_show;                 /* the number at which waiters are told of its cursor, */
     uint64_t copy_every;                /* so many behind the last time */
     ps__a64 *copy_cursor, no_cursor;    /* the word that shows it; for who only observes, one that nobody reads */
+    uint64_t flee_end;                  /* before this number, payloads of flee_lane before flee_pos are given up: late.c */
+    unsigned flee_lane, flee_pos;
     ps__a32 reading;                    /* a dispatch is in progress: cursors lag */
     ps__a32 held, held_lane;            /* between dispatches: numbers in the window, which cannot be lost any more */
     char topic_copy[PS_TOPIC_MAX + 1];  /* of a topic that did not fit into its cell */
@@ -422,7 +423,8 @@ PS_PRIVATE void ps__loans_return(struct ps__port *port);        /* at close */
 /* join.c */
 static inline int ps__has_slot(const struct ps__port *port) { return port->slot < PS_MEMBERS_MAX; }
 PS_PRIVATE void ps__reader_show(struct ps__port *port, unsigned lane);          /* publishes the cursor */
-PS_PRIVATE void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count);
+PS_PRIVATE void ps__reader_lost(struct ps__port *port, unsigned lane, uint64_t count);
+PS_PRIVATE void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count);          /* and moves the cursor */
 PS_PRIVATE void ps__reader_rejoin_if_evicted(struct ps__port *port);
 PS_PRIVATE void ps__reader_leave(struct ps__port *port);        /* at close too */
 PS_PRIVATE int ps__reader_leave_now(struct ps__port *port);
@@ -434,7 +436,7 @@ static inline int ps__reader_leave_if_pending(struct ps__port *port)
 PS_PRIVATE uint64_t ps__lane_tail(struct ps__lane *lane);       /* the 64-bit number of what is claimed next */
 
 /* lag.c */
-/* Where a reader is at the head: it found nothing; it took all there was and found more at once; a dispatch with a mark begins. */
+/* When a reader is at the head: it found nothing; took all there was and found more at once; a dispatch with a mark begins. */
 enum ps__lag_at { PS__LAG_EMPTY, PS__LAG_IN_STEP, PS__LAG_BEGIN };
 PS_PRIVATE int ps__lag_pause(struct ps__port *port, enum ps__lag_at at);        /* 1: paused, look again */
 PS_PRIVATE void ps__lag_failed(struct ps__port *port);
