@@ -193,7 +193,7 @@ static void test_topics_in_a_row_each_found_as_if_alone(void **state)
     ps_bus *bus = fake_bus();
     char topic[64];
     unsigned found = 0;
-    for (int round = 0; round < 40000; round++) {
+    for (int round = 0; round < 12000; round++) {
         unsigned k = (unsigned)(support_random() % 24), expected = 0;
         if (round % 4 == 0 && live[k].sub) {
             assert_ok(ps_unsubscribe(live[k].sub));
@@ -211,7 +211,7 @@ static void test_topics_in_a_row_each_found_as_if_alone(void **state)
         assert_int_equal(look_up(bus, topic), expected);
         found += expected;
     }
-    assert_true(found > 10000);
+    assert_true(found > 3000);
     assert_ok(ps_close(bus));
 }
 

@@ -16,8 +16,9 @@
 #include "ring.h"
 
 #define PS__PREFETCH 8u                 /* cells ahead */
-#define PS__PREFETCH_UNITS 40u          /* units of payload ahead; what is larger than */
-#define PS__PREFETCH_MOST  64u          /* so many fetches for itself while it is copied */
+#define PS__PREFETCH_UNITS 40u          /* units of payload ahead, for payloads of more */
+#define PS__PREFETCH_LEAST 16u          /* than so many units, below which the hardware does better, */
+#define PS__PREFETCH_MOST  64u          /* and not more than so many, which fetch for themselves while they are copied */
 
 /* A payload is contiguous: what does not fit before the end of the ring begins at its start. */
 static inline uint32_t ps__ring_pad(uint32_t pos, uint32_t units, uint32_t ring)
@@ -164,7 +165,7 @@ static PS_ALWAYS_INLINE void put_prefetch(const struct ps__view *view, uint32_t 
     struct ps__cell *cell = &view->cell[(seq + PS__PREFETCH) & (view->cells - 1)];
     ps__prefetch_write(cell);
     ps__prefetch_write((char *)cell + PS__LINE / 2);
-    if (units > PS__PREFETCH_MOST) return;
+    if (units <= PS__PREFETCH_LEAST || units > PS__PREFETCH_MOST) return;
     for (uint32_t u = PS__PREFETCH_UNITS; u < PS__PREFETCH_UNITS + units; u++)
         ps__prefetch_write(view->payload + (size_t)((pos + u) & (view->units - 1)) * PS__UNIT);
 }
