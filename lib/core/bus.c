@@ -145,6 +145,7 @@ PS_COLD static int bus_open(ps_bus *bus, const char *text)
     if (!(bus->state = bus_zeroed(bus->transport->state_size, 128))) return ps__fail(PS_ENOMEM, "no memory for a handle");
     if ((err = ps__subs_open(&bus->subs))) return err;
     if ((err = bus->transport->open(bus->state, &bus->host, &bus->url->url))) ps__subs_close(&bus->subs);
+    bus->topic_key = ps__topic_key(bus->host.seed);     /* which open may have set */
     return err;
 }
 
@@ -222,6 +223,7 @@ PS_COLD int ps_after_fork(ps_bus *bus)
     int error = errno, cancel = ps__cancel_off(), err = ps__process_init();
     if (!err) err = bus->transport->after_fork(bus->state, &bus->host);
     if (!err) {
+        bus->topic_key = ps__topic_key(bus->host.seed);
         ps__subs_reset(&bus->subs);
         for (unsigned i = 0; i < PS__INSIDE; i++) ps__store_rlx(&bus->inside[i].count, 0);
         ps__store_rlx(&bus->mode, PS__UNDECIDED);
@@ -248,7 +250,7 @@ int ps_publish(ps_bus *bus, const char *topic, const void *data, size_t size)
         if (size) return ps__fail(PS_EINVAL, "data is NULL");
         data = "";
     }
-    int result = ps__topic_read(topic, bus->host.seed, &parsed);
+    int result = ps__topic_read(topic, bus->host.seed, bus->topic_key, &parsed);
     if (PS_UNLIKELY(result)) return result;
     unsigned thread = ps__thread_number();
     if (PS_UNLIKELY(result = ps__enter_inline(bus, thread))) return result;

@@ -65,6 +65,7 @@ struct ps_bus {
     const ps_transport *transport;
     void *state;
     uint64_t generation;                /* of the process it belongs to */
+    uint64_t topic_key;                 /* of host.seed: topic.h */
     ps__a32 closing;                    /* 1: calls get PS_ECLOSED */
     ps__a32 stopping;                   /* ps_stop() was called and nobody has returned because of it */
     ps__a32 mode;

@@ -13,7 +13,7 @@
 
 PS_NOINLINE uint64_t ps__hash(const char *text, size_t len, uint64_t seed)
 {
-    return topic_hash(text, len, seed);
+    return topic_hash(text, len, seed, ps__topic_key(seed));
 }
 
 uint64_t ps__prefix_hash(const char *text, size_t len, int depth, uint64_t seed)
@@ -96,7 +96,7 @@ int ps__topic_refuse(const char *topic)
 
 PS_COLD int ps__topic_parse(const char *topic, uint64_t seed, ps_topic *out)
 {
-    return ps__topic_read(topic, seed, out);
+    return ps__topic_read(topic, seed, ps__topic_key(seed), out);
 }
 
 PS_COLD int ps__filter_parse(const char *filter, int exact, uint64_t seed, ps_filter *out)

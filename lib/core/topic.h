@@ -81,14 +81,16 @@ static inline uint64_t topic_fold(uint64_t a, uint64_t b)
     return a ^ b;
 }
 
+static inline uint64_t ps__topic_key(uint64_t seed) { return topic_fold(seed ^ PS__TOPIC_K0, PS__TOPIC_K1); }
+
 /*
  * One multiplication for 16 bytes, both of its sides under the seed, so that nobody who does not know the seed can choose
- * names that make a side zero. The length, mixed in at the end, tells names apart whose overlapping words are equal.
+ * names that make a side zero. The length, mixed in at the end, tells names apart whose overlapping words are equal. key: what
+ * ps__topic_key makes of the seed.
  */
-static inline uint64_t topic_hash(const char *text, size_t len, uint64_t seed)
+static inline uint64_t topic_hash(const char *text, size_t len, uint64_t seed, uint64_t key)
 {
     PS__TOPIC_FORGET(text);
-    uint64_t key = topic_fold(seed ^ PS__TOPIC_K0, PS__TOPIC_K1);
     uint64_t state = key ^ seed, low = 0, high = 0;
     if (len >= 8) {
         size_t at = 0;
@@ -164,14 +166,14 @@ static PS_ALWAYS_INLINE size_t topic_legal(const char *topic)
 PS_PRIVATE int ps__topic_refuse(const char *topic) PS_COLD;
 
 /* ps__topic_parse, compiled into its caller. */
-static PS_ALWAYS_INLINE int ps__topic_read(const char *topic, uint64_t seed, ps_topic *out)
+static PS_ALWAYS_INLINE int ps__topic_read(const char *topic, uint64_t seed, uint64_t key, ps_topic *out)
 {
     size_t len = PS_LIKELY(topic != NULL) ? topic_legal(topic) : 0;
     if (PS_UNLIKELY(len == 0))
         return ps__topic_refuse(topic);
     out->text = topic;
     out->len = len;
-    out->hash = topic_hash(topic, len, seed);
+    out->hash = topic_hash(topic, len, seed, key);
     return 0;
 }
 
