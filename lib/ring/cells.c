@@ -37,7 +37,7 @@ static PS_NOINLINE void cells_turn(struct ps__port *port, unsigned lane)
 }
 
 /* Copies are believed: those from copy_at to count, of the cells from the cursor up to c. */
-static PS_ALWAYS_INLINE void cells_believe(struct ps__port *port, uint64_t c, unsigned count)
+static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigned count)
 {
     const unsigned lane = port->copy_lane;
     const uint64_t first = port->next[lane];
