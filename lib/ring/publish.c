@@ -30,10 +30,8 @@ PS_COLD int ps__port_reserve(struct ps__port *port)
     return err;
 }
 
-/*
- * A claim of any kind: the owner's, where it has to make room or look for it ahead of need, and everybody else's, by swap.
- */
-int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
+/* A claim where the short ways end: it makes room, or looks for it ahead of need; or another thread has claimed since. */
+static PS_NOINLINE int publish_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
 {
     const struct ps__view *view = &port->own;
     struct ps__lane *lane = view->lane;
@@ -67,6 +65,21 @@ int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint
         *first = ps__pos(tail) + pad;
         return 0;
     }
+}
+
+/* By swap, of a thread that goes on where its last claim ended; and all that the short ways leave. */
+int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
+{
+    struct ps__lane *lane = port->own.lane;
+    struct ps__claim_run *run = &ps__claim_run;
+    uint64_t tail = ps__load_rlx(&lane->tail), next;
+    if (PS_LIKELY(ps__claim_goes_on(port, tail) && put_next(port, tail, units, &next, first)) &&
+        PS_LIKELY(ps__cas_rlx(&lane->tail, &tail, next))) {
+        run->next = ps__seq(next);
+        *claimed = tail;
+        return 0;
+    }
+    return publish_claim(port, units, claimed, first);
 }
 
 /* Writer's fence: a member that lost its lock while it lived must not write into another's lane. */

@@ -236,7 +236,7 @@ void ps__claim_shared(struct ps__port *port)
     struct ps__claim_run *run = &ps__claim_run;
     if (ps__load_acq(&claim->owner) != PS__CLAIM_SHARED) claim_share(claim);    /* SYNC(own) acquire, other end claim_share */
     uint64_t tail = ps__load_rlx(&lane->tail);
-    if (run->claim == claim && ps__seq(tail) == run->next) return;
+    if (ps__claim_goes_on(port, tail)) return;
     /* A few at a time: it is what room would do for thousands, while somebody waits. SYNC(limit) acquire, as there. */
     (void)ring_walk(port, tail, ps__load_acq(&lane->limit), RING_WALK);
     if (run->claim != claim) {
