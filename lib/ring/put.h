@@ -62,7 +62,7 @@ static inline int ps__claim_goes_on(const struct ps__port *port, uint64_t tail)
 {
     struct ps__claim_run *run = &ps__claim_run;
     if (run->claim != port->claim || ps__seq(tail) != run->next) return 0;
-    if (PS_UNLIKELY(ps__load_acq(&run->claim->owner) != PS__CLAIM_SHARED)) return 0;    /* SYNC(own) acquire, other end claim_share */
+    if (PS_UNLIKELY(ps__load_acq(&run->claim->owner) != PS__CLAIM_SHARED)) return 0;    /* SYNC(own) acquire: claim_share */
     if (run->walked_by == port->memo_odd[0] && (uint32_t)run->walked + 1 == run->next) {
         run->walked++;
         run->walked_pos = ps__pos(tail);
