@@ -57,8 +57,7 @@ static inline int heap_borrows(struct ps_host *host) { (void)host; return 0; }
 
 static inline uint64_t heap_prefix(struct ps_host *host, const ps_topic *topic, int depth)
 {
-    size_t len = ps__topic_prefix(topic->text, topic->len, depth);
-    return len == (size_t)-1 ? 0 : ps__prefix_hash(topic->text, len, depth, host->seed);
+    return ps__topic_prefix_hash(topic, depth, host->seed);
 }
 
 static inline void heap_each(struct ps_host *host, void (*visit)(void *, const ps_filter *, uint32_t), void *arg)

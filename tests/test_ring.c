@@ -279,6 +279,42 @@ static void test_room_walk_goes_on_where_it_ended(void **state)
         heap_close(heap[h]);
 }
 
+static void *fill_but_one(void *arg)
+{
+    int failed = 0;
+    for (unsigned i = 0; i + 1 < CELLS; i++)
+        failed += put_units(arg, 0) != 0;
+    return failed ? arg : NULL;
+}
+
+/* The last swap was into another lane, which stands at the same number: it says nothing of what was committed in this one. */
+static void test_room_walk_stops_where_another_lane_goes_on(void **state)
+{
+    (void)state;
+    struct heap_port *full = heap_open(2, 4, 6, 0, 0), *other = heap_open(2, 4, 6, 0, 0);
+    pthread_t thread;
+    void *failed;
+    unsigned accepted = 0;
+    ps__store_rlx(&full->port.claim->owner, PS__CLAIM_SHARED);
+    ps__store_rlx(&other->port.claim->owner, PS__CLAIM_SHARED);
+    full->port.evict_ms = -1;
+    heap_gate(full, 1, 0);
+    assert_int_equal(pthread_create(&thread, NULL, fill_but_one, full), 0);
+    pthread_join(thread, &failed);
+    assert_null(failed);
+    ps__store_rlx(&full->port.own.lane->tail, ps__pack(CELLS, 0));      /* the last one: claimed by a fellow, not committed */
+    for (unsigned i = 0; i < CELLS; i++)
+        assert_ok(put_units(other, 0));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(put_units(full, 0), PS_EAGAIN);
+    ps__store_rlx(&full->port.reader[1]->join, 0);
+    while (accepted < 10 * CELLS && put_units(full, 0) == 0)
+        accepted++;
+    assert_int_equal(accepted, CELLS - 1);
+    heap_close(other);
+    heap_close(full);
+}
+
 static void test_room_full_ring_evicts_the_impatient_and_marks_the_dead(void **state)
 {
     (void)state;
@@ -416,6 +452,7 @@ int main(void)
         cmocka_unit_test(test_room_reader_holds_units_and_padding),
         cmocka_unit_test(test_room_stops_before_an_unfinished_claim_and_blames_no_reader),
         cmocka_unit_test(test_room_walk_goes_on_where_it_ended),
+        cmocka_unit_test(test_room_walk_stops_where_another_lane_goes_on),
         cmocka_unit_test(test_room_full_ring_evicts_the_impatient_and_marks_the_dead),
         cmocka_unit_test(test_room_sleeper_is_rung_once_when_half_the_ring_is_used),
         cmocka_unit_test(test_room_garbage_in_shared_words_told_and_survived),

@@ -137,8 +137,9 @@ static int subscription_chain(struct ps__subs *subs, const struct ps__table *tab
 static int subscription_look_up(ps_bus *bus, const ps_topic *topic)
 {
     struct ps__subs *subs = &bus->subs;
+    /* SYNC(table) the version before the table: what this version has not any more is not found below, and not remembered. */
+    uint64_t version = ps__load_acq(&subs->version);
     const struct ps__table *table = atomic_load_explicit(&subs->table, memory_order_acquire);
-    uint64_t version = ps__load_acq(&subs->version);    /* SYNC(table) what this version has not is not found below */
     subs->match_count = 0;
     if (PS_UNLIKELY(subs->last_version != version)) {   /* what was taken out may be freed before the next look-up */
         memset(subs->last, 0, sizeof subs->last);

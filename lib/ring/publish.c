@@ -33,36 +33,31 @@ PS_COLD int ps__port_reserve(struct ps__port *port)
 /* A claim where the short ways end: it makes room, or looks for it ahead of need; or another thread has claimed since. */
 static PS_NOINLINE int publish_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
 {
-    const struct ps__view *view = &port->own;
-    struct ps__lane *lane = view->lane;
+    struct ps__lane *lane = port->own.lane;
     struct ps__claim *claim = port->claim;
     uint32_t self = ps__thread_number() + 1;
     int own = put_inside(claim, self), looked = 0;
     if (!own) ps__claim_shared(port);
-    for (uint64_t tail = ps__load_rlx(&lane->tail);;) {
-        uint32_t pad = ps__ring_pad(ps__pos(tail), units, view->units);
-        uint64_t limit = ps__load_acq(&lane->limit);    /* SYNC(limit) acquire: see ring_room */
-        int fits = ps__ring_fits(view, tail, limit, units + pad);
-        if (PS_UNLIKELY(!fits || (!looked && put_marked(port, tail, units)))) {
+    for (uint64_t tail = ps__load_rlx(&lane->tail), next;;) {
+        int room = put_next(port, tail, units, &next, first);
+        if (room == PUT_FULL || (room == PUT_MARKED && !looked)) {
             if (own) put_outside(claim);
-            int err = ps__ring_make_room(port, tail, units + pad, !fits, own);
+            int err = ps__ring_make_room(port, tail, ps__pos(next) - ps__pos(tail), room == PUT_FULL, own);
             if (err) return err;
             own = put_inside(claim, self);
             tail = ps__load_rlx(&lane->tail);
             looked = 1;
             continue;
         }
-        uint64_t next = ps__pack(ps__seq(tail) + 1, ps__pos(tail) + pad + units);
         if (own) {
             ps__store_rlx(&lane->tail, next);
             put_outside(claim);
         } else if (PS_LIKELY(ps__cas_rlx(&lane->tail, &tail, next))) {
-            ps__claim_run.next = ps__seq(next);
+            put_swapped(port, next);
         } else {
             continue;
         }
         *claimed = tail;
-        *first = ps__pos(tail) + pad;
         return 0;
     }
 }
@@ -71,11 +66,10 @@ static PS_NOINLINE int publish_claim(struct ps__port *port, uint32_t units, uint
 int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
 {
     struct ps__lane *lane = port->own.lane;
-    struct ps__claim_run *run = &ps__claim_run;
     uint64_t tail = ps__load_rlx(&lane->tail), next;
-    if (PS_LIKELY(ps__claim_goes_on(port, tail) && put_next(port, tail, units, &next, first)) &&
+    if (PS_LIKELY(ps__claim_goes_on(port, tail) && put_next(port, tail, units, &next, first) == PUT_FITS) &&
         PS_LIKELY(ps__cas_rlx(&lane->tail, &tail, next))) {
-        run->next = ps__seq(next);
+        put_swapped(port, next);
         *claimed = tail;
         return 0;
     }
@@ -171,7 +165,7 @@ static PS_NOINLINE int publish_other(struct ps__port *port, const ps_topic *topi
     return publish_fast(port, &m, ps__set_words(port), 0);
 }
 
-/* One attempt to send whatever it is: large, the first, on a very large bus. */
+/* One attempt to send whatever it is: the first, a loan, once more where there was no room. */
 static int publish_once(struct ps__port *port, const struct ps__message *m)
 {
     uint64_t set[PS__SET_WORDS], stamp;

@@ -57,20 +57,31 @@ static PS_ALWAYS_INLINE int put_marked(const struct ps__port *port, uint64_t tai
            (units && ps__diff(ps__pos(tail), ps__load_rlx(&port->mark_pos)) >= 0);
 }
 
-/* Nobody has claimed since this thread's last swap. What it committed itself, it need not look at any more: ring_walk. */
+/*
+ * Nobody has claimed since this thread's last swap. What it committed itself in this lane, it need not look at any more: ring_walk.
+ * By this handle, because the last swap may have been into another lane that stands at the same number.
+ */
 static inline int ps__claim_goes_on(const struct ps__port *port, uint64_t tail)
 {
     struct ps__claim_run *run = &ps__claim_run;
     if (run->claim != port->claim || ps__seq(tail) != run->next) return 0;
     if (PS_UNLIKELY(ps__load_acq(&run->claim->owner) != PS__CLAIM_SHARED)) return 0;    /* SYNC(own) acquire: claim_share */
-    if (run->walked_by == port->memo_odd[0] && (uint32_t)run->walked + 1 == run->next) {
+    if (run->walked_by == port->memo_odd[0] && run->next_by == run->walked_by && (uint32_t)run->walked + 1 == run->next) {
         run->walked++;
         run->walked_pos = ps__pos(tail);
     }
     return 1;
 }
 
-/* What a claim of so many units at tail would make of it, and its first unit. 0: there is no room, or a mark is passed. */
+static PS_ALWAYS_INLINE void put_swapped(const struct ps__port *port, uint64_t next)
+{
+    ps__claim_run.next = ps__seq(next);
+    ps__claim_run.next_by = port->memo_odd[0];
+}
+
+enum { PUT_FULL, PUT_MARKED, PUT_FITS };        /* no room; a mark is passed, time to look for room; */
+
+/* What a claim of so many units at tail would make of it, and its first unit. */
 static PS_ALWAYS_INLINE int put_next(const struct ps__port *port, uint64_t tail, uint32_t units, uint64_t *next, uint32_t *first)
 {
     const struct ps__view *view = &port->own;
@@ -78,7 +89,8 @@ static PS_ALWAYS_INLINE int put_next(const struct ps__port *port, uint64_t tail,
     uint32_t pad = ps__ring_pad(ps__pos(tail), units, view->units);
     *first = ps__pos(tail) + pad;
     *next = ps__pack(ps__seq(tail) + 1, *first + units);
-    return ps__ring_fits(view, tail, limit, units + pad) && !put_marked(port, tail, units);
+    if (PS_UNLIKELY(!ps__ring_fits(view, tail, limit, units + pad))) return PUT_FULL;
+    return PS_UNLIKELY(put_marked(port, tail, units)) ? PUT_MARKED : PUT_FITS;
 }
 
 /* The tail as it was before the claim in *claimed, the first unit of its payload in *first. 0, PS_EAGAIN, PS_ECORRUPT. */
@@ -91,7 +103,7 @@ static PS_ALWAYS_INLINE int put_claim(struct ps__port *port, uint32_t units, uin
     struct ps__claim *claim = port->claim;
     if (PS_LIKELY(put_inside(claim, ps__thread_number() + 1))) {
         uint64_t tail = ps__load_rlx(&lane->tail), next;
-        if (PS_LIKELY(put_next(port, tail, units, &next, first))) {
+        if (PS_LIKELY(put_next(port, tail, units, &next, first) == PUT_FITS)) {
             ps__store_rlx(&lane->tail, next);
             put_outside(claim);
             *claimed = tail;

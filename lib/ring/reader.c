@@ -167,8 +167,9 @@ static PS_NOINLINE int reader_take_far(struct ps__port *port, struct ps__copy *m
     size_t topic_len = m->meta >> 8;
     if ((m->meta & 0xff) == PS__KIND_HOLE) return reader_unwanted(port, m);
     if (!reader_locate(port, port->copy_lane, m, &at)) return reader_reject(port, m, 1, resyncs);
-    if ((m->meta & 0xff) == PS__KIND_RING && ps__reader_flees(port, m)) return reader_miss(port, m);
+    int flees = (m->meta & 0xff) == PS__KIND_RING && ps__reader_flees(port, m);
     if (at.topic_shared) {
+        if (flees) return reader_miss(port, m);         /* nobody can know whether it was wanted */
         ps__copy_out(port->topic_copy, at.topic, topic_len);
         at.topic = (unsigned char *)port->topic_copy;
     }
@@ -178,6 +179,7 @@ static PS_NOINLINE int reader_take_far(struct ps__port *port, struct ps__copy *m
         if (at.topic_shared && !ps__reader_intact(port, port->copy_lane, m)) return reader_reject(port, m, 0, resyncs);
         return reader_unwanted(port, m);
     }
+    if (flees) return reader_miss(port, m);
     record->data = at.data;
     if (!m->size || !port->host->borrows(port->host) || !reader_borrow(port, port->copy_lane, m)) {
         int err = reader_buffer(port, (size_t)m->size + 1);

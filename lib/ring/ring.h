@@ -230,9 +230,10 @@ struct ps__claim {                      /* who may claim without a swap: put.h *
 struct ps__claim_run {
     const struct ps__claim *claim;      /* NULL: it has looked for messages since, so it does not publish without a pause */
     uint64_t crowded_ns;                /* when others were last seen to claim in between its own claims */
-    uint32_t next;                      /* where its last claim ended */
-    uint32_t walked_pos;                /* all before this number and position was seen to be committed: ring_walk */
-    uint64_t walked, walked_by;         /* 64 bits; by the handle that has this number: memo_odd */
+    uint32_t next;                      /* where its last swap ended, */
+    uint32_t walked_pos;                /* all before this number and position is committed: ring_walk */
+    uint64_t next_by;                   /* by the handle that has this number: memo_odd */
+    uint64_t walked, walked_by;         /* 64 bits; the same */
 };
 PS_PRIVATE_OBJECT PS__TLS struct ps__claim_run ps__claim_run;
 #define PS__CLAIM_TAKEN  (UINT32_MAX - 1)       /* taken from its owner, who may be inside still */
@@ -428,6 +429,8 @@ PS_PRIVATE void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t c
 PS_PRIVATE void ps__reader_rejoin_if_evicted(struct ps__port *port);
 PS_PRIVATE void ps__reader_leave(struct ps__port *port);        /* at close too */
 PS_PRIVATE int ps__reader_leave_now(struct ps__port *port);
+PS_PRIVATE int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first);
+PS_PRIVATE void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, int last, int idle);
 /* By the dispatching thread, outside of a borrow: the last subscription has gone meanwhile. 1: it has left. */
 static inline int ps__reader_leave_if_pending(struct ps__port *port)
 {
@@ -442,8 +445,6 @@ PS_PRIVATE int ps__lag_pause(struct ps__port *port, enum ps__lag_at at);        
 PS_PRIVATE void ps__lag_failed(struct ps__port *port);
 
 /* reader.c */
-PS_PRIVATE int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first);
-PS_PRIVATE void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, int last, int idle);
 PS_PRIVATE int ps__port_begin(void *state, int marked);
 PS_PRIVATE int ps__port_next(void *state, ps_record *record);
 PS_PRIVATE void ps__port_end(void *state, int flags);

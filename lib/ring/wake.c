@@ -9,7 +9,7 @@
  * A third descriptor, the event, is private to the handle: wake(), ps_stop(), and "something was left" of ps_fd().
  *
  * SYNC(sleep) sleeper: drain, armed, own bit, fence, look (m5.5, m5.10, m5.12, m5b.2). Publisher: commit, fence, look at bit
- * and armed (publish_small). SYNC(space) waiter: drain, waiting, own bit, fence, room (m6.1, m6.2). Others: change, fence, look
+ * and armed (publish_fast). SYNC(space) waiter: drain, waiting, own bit, fence, room (m6.1, m6.2). Others: change, fence, look
  * (ps__wake_waiters).
  */
 #include "ring.h"
