@@ -58,8 +58,8 @@ static PS_ALWAYS_INLINE int put_marked(const struct ps__port *port, uint64_t tai
 }
 
 /*
- * Nobody has claimed since this thread's last swap. What it committed itself in this lane, it need not look at any more: ring_walk.
- * By this handle, because the last swap may have been into another lane that stands at the same number.
+ * Nobody has claimed since this thread's last swap. What it committed itself in this lane, it need not look at any more:
+ * ring_walk. By this handle, because the last swap may have been into another lane that stands at the same number.
  */
 static inline int ps__claim_goes_on(const struct ps__port *port, uint64_t tail)
 {
