@@ -115,6 +115,30 @@ static void test_window_left_over_is_behind_the_mark_and_answers_are_not(void **
     }
 }
 
+/* A call that ended where its window did knows of more; the next one reads all that is there by then. */
+static void test_window_call_reads_all_that_is_there_when_it_begins(void **state)
+{
+    (void)state;
+    static const char *const schemes[] = { "inproc", "shm" };
+    for (int t = 0; t < 2; t++) {
+        struct seen s;
+        ps_bus *from;
+        memset(&s, 0, sizeof s);
+        const char *url = support_url(schemes[t], "window", "depth=1024");
+        assert_ok(ps_open(&from, url));
+        assert_ok(ps_open(&s.bus, url));
+        assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, NULL));
+        for (unsigned i = 0; i < 300; i++)
+            assert_int_equal(ps_publish(from, "more", &i, sizeof i), 1);
+        assert_int_equal(ps_dispatch(s.bus, PS__COPIES, 0), PS__COPIES);
+        for (unsigned i = 300; i < 350; i++)
+            assert_int_equal(ps_publish(from, "more", &i, sizeof i), 1);
+        assert_int_equal(ps_dispatch(s.bus, 0, 0), 350 - PS__COPIES);
+        assert_ok(ps_close(s.bus));
+        assert_ok(ps_close(from));
+    }
+}
+
 /* The last subscription goes while the window has something: whoever comes then sees none of it. */
 static void test_window_is_gone_with_the_last_subscription(void **state)
 {
@@ -384,6 +408,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_window_one_by_one_counts_each_unwanted_message_once),
         cmocka_unit_test(test_window_left_over_is_behind_the_mark_and_answers_are_not),
+        cmocka_unit_test(test_window_call_reads_all_that_is_there_when_it_begins),
         cmocka_unit_test(test_window_is_gone_with_the_last_subscription),
         cmocka_unit_test(test_window_gone_with_the_subscription_hides_no_loss),
         cmocka_unit_test(test_window_evicted_by_a_quiet_lane_gates_it_again),
