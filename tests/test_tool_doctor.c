@@ -347,16 +347,19 @@ static void test_tool_doctor_permission_and_owner(void **state)
     assert_int_equal(rmdir(directory), 0);
 }
 
+static int socket_there(void *url) { return sockets(url, 0) > 0; }
+
 /* The name is gone, the members are not: they are named, also when there is a new bus of the name. */
 static void test_tool_doctor_deleted_file_and_who_still_has_it(void **state)
 {
-    const char *url = support_url("shm", "doctor-gone", NULL);
+    char *url = (char *)support_url("shm", "doctor-gone", NULL);
     struct tool t, sub;
     ps_bus *bus;
 
     (void)state;
     assert_ok(ps_open(&bus, url));
     tool_reader(&sub, bus, url, "name=lost", "t");
+    assert_true(support_wait(socket_there, url, DEADLINE_MS));  /* it sleeps, so it has all that it leaves */
     assert_int_equal(kill(sub.pid, SIGSTOP), 0);        /* or it might notice that the file is gone, and go */
     assert_int_equal(unlink(support_file(url)), 0);
     assert_ok(ps_close(bus));
