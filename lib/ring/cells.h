@@ -43,8 +43,9 @@ PS_PRIVATE int ps__reader_intact(struct ps__port *port, unsigned lane, const str
 /* Behind a failed check: lapped by number, or only this message is gone. 0: garbage that leads nowhere. */
 PS_PRIVATE int ps__reader_step_over(struct ps__port *port, unsigned lane, uint64_t stamp, uint32_t tail_seq);
 /*
- * The payload of m was overwritten. For whom nobody waits that would go on: so near behind the oldest a flood overtakes each
- * message while it is copied. So those in the oldest quarter of the payload ring are given up without a try: ps__reader_flees.
+ * The payload of m was overwritten, and who publishes does not wait for this handle: so near behind the oldest a flood would
+ * overtake every message while it is copied. From now on those that lie in what is the oldest quarter of the payload ring, of
+ * the messages that are there now, are given up without a try: ps__reader_flees.
  */
 PS_PRIVATE void ps__reader_flee(struct ps__port *port, unsigned lane, const struct ps__copy *m);
 static inline int ps__reader_flees(const struct ps__port *port, const struct ps__copy *m)

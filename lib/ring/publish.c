@@ -137,7 +137,7 @@ static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps_
         ps__prefetch_write((char *)cell + PS__LINE / 2);
     }
     uint64_t epoch = ps__interest_epoch(port, m->topic);
-    if (PS_UNLIKELY(ps__set_words(port) != sets)) return PS_EAGAIN;
+    if (PS_UNLIKELY(ps__set_words(port) != sets)) return PS_EAGAIN;     /* asked again: behind the epoch it is true */
     if (!ps__interest_set(port, m->topic, epoch, sets, set)) return 0;
     if (PS_UNLIKELY(!ready || publish_fenced(port))) return PS_EAGAIN;
     int err = small ? ps__put(port, m, PS__KIND_INLINE, &stamp) : ps__ring_put(port, m, &stamp);

@@ -16,9 +16,9 @@
 #include "ring.h"
 
 #define PS__PREFETCH 8u                 /* cells ahead */
-#define PS__PREFETCH_UNITS 40u          /* units of payload ahead, for payloads of more */
-#define PS__PREFETCH_LEAST 16u          /* than so many units, below which the hardware does better, */
-#define PS__PREFETCH_MOST  64u          /* and not more than so many, which fetch for themselves while they are copied */
+#define PS__PREFETCH_UNITS 40u          /* units of payload ahead */
+#define PS__PREFETCH_LEAST 16u          /* payloads of no more units: the hardware does better alone */
+#define PS__PREFETCH_MOST  64u          /* payloads of more units: they fetch for themselves while they are copied */
 
 /* A payload is contiguous: what does not fit before the end of the ring begins at its start. */
 static inline uint32_t ps__ring_pad(uint32_t pos, uint32_t units, uint32_t ring)
@@ -79,7 +79,8 @@ static PS_ALWAYS_INLINE void put_swapped(const struct ps__port *port, uint64_t n
     ps__claim_run.next_by = port->memo_odd[0];
 }
 
-enum { PUT_FULL, PUT_MARKED, PUT_FITS };        /* no room; a mark is passed, time to look for room; */
+/* There is no room; there is, but it is time to look for more ahead of need; it fits. */
+enum { PUT_FULL, PUT_MARKED, PUT_FITS };
 
 /* What a claim of so many units at tail would make of it, and its first unit. */
 static PS_ALWAYS_INLINE int put_next(const struct ps__port *port, uint64_t tail, uint32_t units, uint64_t *next, uint32_t *first)
@@ -93,7 +94,7 @@ static PS_ALWAYS_INLINE int put_next(const struct ps__port *port, uint64_t tail,
     return PS_UNLIKELY(put_marked(port, tail, units)) ? PUT_MARKED : PUT_FITS;
 }
 
-/* The tail as it was before the claim in *claimed, the first unit of its payload in *first. 0, PS_EAGAIN, PS_ECORRUPT. */
+/* In publish.c. The tail as it was before the claim in *claimed, its payload's first unit in *first. 0, PS_EAGAIN, PS_ECORRUPT. */
 PS_PRIVATE int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first);
 
 /* The same, by the owner while there is room: nearly always. */
