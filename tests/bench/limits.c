@@ -172,6 +172,15 @@ static double median_latency(size_t n)
     return quantile(samples + n / 10, n - n / 10, 0.5);
 }
 
+/* The answering side ends. */
+static void answers_end(const struct receipt *receipt)
+{
+    atomic_store_explicit(&control->fin, 1, memory_order_release);
+    join_sides();
+    if (receipt->bad || receipt->lost)
+        fprintf(stderr, "bench: answers were lost or damaged\n"), exit(1);
+}
+
 double limit_ring_sleeping(struct row *row)
 {
     struct end out, in;
@@ -192,10 +201,7 @@ double limit_ring_sleeping(struct row *row)
         after = now_ns();
         samples[n++] = (double)(after - begin) / 2;
     } while (after < end && n < SAMPLES);
-    atomic_store_explicit(&control->fin, 1, memory_order_release);
-    join_sides();
-    if (receipt.bad || receipt.lost)
-        fprintf(stderr, "bench: the bare ring lost or damaged messages\n"), exit(1);
+    answers_end(&receipt);
     histogram_add(row, samples + n / 10, n - n / 10);
     return median_latency(n);
 }
@@ -259,10 +265,7 @@ double limit_cells(struct row *row)
         after = now_ns();
         samples[n++] = (double)(after - begin) / 2;
     } while (after < end && n < SAMPLES);
-    atomic_store_explicit(&control->fin, 1, memory_order_release);
-    join_sides();
-    if (receipt.bad || receipt.lost)
-        fprintf(stderr, "bench: the bare cells lost or damaged messages\n"), exit(1);
+    answers_end(&receipt);
     return median_latency(n);
 }
 
