@@ -56,6 +56,16 @@ static void window_open(const char *scheme, ps_bus **from, ps_bus **other, struc
     assert_ok(ps_subscribe(*other, "unwanted", seen_take, NULL, NULL, NULL));
 }
 
+/* A publisher, and a reader that it does not wait for. */
+static void open_lossy(const char *scheme, const char *options, ps_bus **from, ps_bus **reader)
+{
+    char lossy[200];
+    const char *url = support_url(scheme, "window", options);
+    snprintf(lossy, sizeof lossy, "%s&lossy=1", url);
+    assert_ok(ps_open(from, url));
+    assert_ok(ps_open(reader, lossy));
+}
+
 static void publish_runs(ps_bus *from)
 {
     for (unsigned i = 0; i <= RUNS; i++) {
@@ -171,15 +181,11 @@ static void test_window_gone_with_the_subscription_hides_no_loss(void **state)
     (void)state;
     static const char *const schemes[] = { "inproc", "shm" };
     for (int t = 0; t < 2; t++) {
-        char lossy[200];
         struct seen s;
         ps_bus *from;
         ps_sub *sub;
         memset(&s, 0, sizeof s);
-        const char *url = support_url(schemes[t], "window", "depth=64");
-        snprintf(lossy, sizeof lossy, "%s&lossy=1", url);
-        assert_ok(ps_open(&from, url));
-        assert_ok(ps_open(&s.bus, lossy));
+        open_lossy(schemes[t], "depth=64", &from, &s.bus);
         assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, &sub));
         for (unsigned i = 0; i < 32; i++)
             assert_int_equal(ps_publish(from, "more", &i, sizeof i), 1);
@@ -268,13 +274,9 @@ static void test_window_lossy_reader_gives_up_the_oldest_payloads(void **state)
     (void)state;
     static const char *const schemes[] = { "inproc", "shm" };
     for (int t = 0; t < 2; t++) {
-        char lossy[200];
         struct whole w = { 0 };
         ps_bus *from, *bus;
-        const char *url = support_url(schemes[t], "window", "depth=8192&bytes=64k");
-        snprintf(lossy, sizeof lossy, "%s&lossy=1", url);
-        assert_ok(ps_open(&from, url));
-        assert_ok(ps_open(&bus, lossy));
+        open_lossy(schemes[t], "depth=8192&bytes=64k", &from, &bus);
         assert_ok(ps_subscribe(bus, "far", whole_take, &w, NULL, NULL));
         publish_far(from, 0, SENT);
         assert_int_equal(ps_dispatch(bus, 0, 0), ROOM - ROOM / 4);
@@ -306,14 +308,10 @@ static void mixed_take(const ps_msg *msg, void *user)
 static void test_window_lossy_reader_without_a_payload_loses_no_small_message(void **state)
 {
     (void)state;
-    char lossy[200];
     unsigned char frame[4096] = { 0 };
     struct mixed m = { 0 };
     ps_bus *from, *bus;
-    const char *url = support_url("inproc", "window", "depth=8192&bytes=64k");
-    snprintf(lossy, sizeof lossy, "%s&lossy=1", url);
-    assert_ok(ps_open(&from, url));
-    assert_ok(ps_open(&bus, lossy));
+    open_lossy("inproc", "depth=8192&bytes=64k", &from, &bus);
     assert_ok(ps_subscribe(bus, "#", mixed_take, &m, NULL, NULL));
     for (int i = 0; i < 17; i++) {                      /* one more than there is room for */
         assert_int_equal(ps_publish(from, "frame", frame, sizeof frame), 1);
