@@ -56,13 +56,13 @@ static void window_open(const char *scheme, ps_bus **from, ps_bus **other, struc
     assert_ok(ps_subscribe(*other, "unwanted", seen_take, NULL, NULL, NULL));
 }
 
-/* A publisher, and a reader that it does not wait for. */
+/* A publisher, and a reader that it does not wait for; nor for itself. */
 static void open_lossy(const char *scheme, const char *options, ps_bus **from, ps_bus **reader)
 {
     char lossy[200];
     const char *url = support_url(scheme, "window", options);
     snprintf(lossy, sizeof lossy, "%s&lossy=1", url);
-    assert_ok(ps_open(from, url));
+    assert_ok(ps_open(from, lossy));
     assert_ok(ps_open(reader, lossy));
 }
 
@@ -326,6 +326,27 @@ static void test_window_lossy_reader_without_a_payload_loses_no_small_message(vo
     assert_ok(ps_close(from));
 }
 
+/* A wildcard lets foreign messages into its window: those whose payload is gone are unwanted, and not lost. */
+static void test_window_lossy_reader_misses_no_payload_that_it_does_not_want(void **state)
+{
+    (void)state;
+    unsigned char bytes[FAR] = { 0 };
+    struct whole w = { 0 };
+    ps_bus *from, *bus;
+    open_lossy("shm", "depth=8192&bytes=64k", &from, &bus);
+    assert_ok(ps_subscribe(bus, "note/#", whole_take, &w, NULL, NULL));
+    assert_ok(ps_subscribe(from, "far", whole_take, NULL, NULL, NULL));         /* never reads them */
+    assert_true(ps_publish(from, "note/1", bytes, sizeof bytes) > 0);
+    for (unsigned i = 0; i < SENT; i++)
+        assert_true(ps_publish(from, "far", bytes, sizeof bytes) > 0);
+    assert_int_equal(ps_dispatch(bus, 0, 0), 0);
+    ps_bus_stats stats = forge_stats(bus);
+    assert_int_equal(stats.lost, 1);                    /* the note, by which it learnt what is gone */
+    assert_int_equal(stats.unwanted, SENT);
+    assert_ok(ps_close(bus));
+    assert_ok(ps_close(from));
+}
+
 /* Somebody else has taken its slot, as happens to who closed the descriptor of its lock: nobody waits for it, nor evicts it. */
 static void test_window_reader_without_its_slot_believes_no_overwritten_payload(void **state)
 {
@@ -412,6 +433,7 @@ int main(void)
         cmocka_unit_test(test_window_evicted_by_a_quiet_lane_gates_it_again),
         cmocka_unit_test(test_window_lossy_reader_gives_up_the_oldest_payloads),
         cmocka_unit_test(test_window_lossy_reader_without_a_payload_loses_no_small_message),
+        cmocka_unit_test(test_window_lossy_reader_misses_no_payload_that_it_does_not_want),
         cmocka_unit_test(test_window_reader_without_its_slot_believes_no_overwritten_payload),
         cmocka_unit_test(test_window_new_owner_of_a_slot_believes_no_overwritten_payload),
         cmocka_unit_test(test_window_stamps_beyond_a_damaged_tail_are_not_believed),
