@@ -26,6 +26,7 @@ SOURCES := \
 	lib/core/url.c \
 	lib/ring/geometry.c \
 	lib/ring/ring.c \
+	lib/ring/claim.c \
 	lib/ring/publish.c \
 	lib/ring/evict.c \
 	lib/ring/loan.c \

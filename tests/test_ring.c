@@ -28,31 +28,44 @@ static int put_units(struct heap_port *heap, unsigned units)
 
 #define CLAIMS 20000u
 
+#define SOME 2000u
+
 struct claimer {
     struct heap_port *heap;
     pthread_t thread;
     ps__a32 *go;
-    unsigned failed;
+    unsigned failed, turns;
+    uint32_t since;
+    int owned;
 };
 
-static void *claim_thread(void *arg)
+static void *claim_some(void *arg)
 {
     struct claimer *c = arg;
     while (!ps__load_acq(c->go)) { }
-    for (unsigned i = 0; i < CLAIMS; i++)
+    for (unsigned i = 0; i < SOME; i++)
         c->failed += heap_put(c->heap, "t", &i, sizeof i, NULL) != 0;
     return NULL;
 }
 
-/* The thread that reserved the lane owns the claim; one that comes later takes it away, and no number is given out twice. */
-static void test_claim_taken_from_its_owner_while_it_claims(void **state)
+static void *claim_thread(void *arg)
+{
+    for (unsigned i = 0; i < CLAIMS / SOME; i++)
+        (void)claim_some(arg);
+    return NULL;
+}
+
+static uint32_t owner_of(struct heap_port *heap) { return (uint32_t)ps__load_acq(&heap->port.claim->owner); }
+
+/* The thread that reserved the lane owns the claim; another one comes while it claims. No number is given out twice. */
+static void test_claim_changes_hands_while_threads_claim(void **state)
 {
     (void)state;
     for (unsigned round = 0; round < 20; round++) {
         struct heap_port *heap = heap_open(2, 17, 6, 0, 0);
         ps__a32 go = 0;
         struct claimer c = { .heap = heap, .go = &go };
-        assert_int_equal(ps__load_rlx(&heap->port.claim->owner), ps__thread_number() + 1);
+        assert_int_equal(owner_of(heap), ps__thread_number() + 1);
         assert_int_equal(pthread_create(&c.thread, NULL, claim_thread, &c), 0);
         unsigned failed = 0;
         for (unsigned i = 0; i < CLAIMS; i++) {
@@ -65,39 +78,143 @@ static void test_claim_taken_from_its_owner_while_it_claims(void **state)
         assert_int_equal(ps__seq(tail_of(heap)), 2 * CLAIMS);
         for (uint64_t number = 0; number < 2 * CLAIMS; number++)
             assert_int_equal(ps__load_acq(&heap_cell(heap, number)->stamp), number + 1);
-        assert_int_equal(ps__load_rlx(&heap->port.claim->owner), PS__CLAIM_SHARED);
-        assert_int_equal(ps__load_rlx(&heap->port.claim->inside), 0);
+        for (unsigned i = 0; i < PS__SEATS; i++)
+            assert_int_equal(ps__load_rlx(&heap->port.claim->seat[i].inside), 0);
         heap_close(heap);
     }
+}
+
+/* More threads than seats: some never own, and in the end all swap. */
+static void test_claim_of_more_threads_than_seats(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 17, 6, 0, 0);
+    struct claimer c[PS__SEATS + 4];
+    ps__a32 go = 0;
+    unsigned failed = 0;
+    for (unsigned i = 0; i < PS__SEATS + 4; i++) {
+        c[i] = (struct claimer){ .heap = heap, .go = &go };
+        assert_int_equal(pthread_create(&c[i].thread, NULL, claim_some, &c[i]), 0);
+    }
+    ps__store_rel(&go, 1);
+    for (unsigned i = 0; i < PS__SEATS + 4; i++) {
+        pthread_join(c[i].thread, NULL);
+        failed += c[i].failed;
+    }
+    assert_int_equal(failed, 0);
+    assert_int_equal(ps__seq(tail_of(heap)), (PS__SEATS + 4) * SOME);
+    for (uint64_t number = 0; number < (PS__SEATS + 4) * SOME; number++)
+        assert_int_equal(ps__load_acq(&heap_cell(heap, number)->stamp), number + 1);
+    assert_int_equal(owner_of(heap), PS__CLAIM_SHARED);
+    heap_close(heap);
 }
 
 static void *claim_once(void *arg)
 {
     struct claimer *c = arg;
     c->failed = heap_put(c->heap, "t", "", 0, NULL) != 0;
+    c->owned = owner_of(c->heap) == ps__thread_number() + 1;
     return NULL;
 }
 
+static void claim_once_elsewhere(struct claimer *c)
+{
+    assert_int_equal(pthread_create(&c->thread, NULL, claim_once, c), 0);
+    pthread_join(c->thread, NULL);
+    assert_int_equal(c->failed, 0);
+}
+
 /* The owner stands still inside its claim: whoever takes the claim away waits for it, and begins where it ended. */
-static void test_claim_is_not_given_on_before_its_owner_is_outside(void **state)
+static void test_claim_is_not_taken_before_its_owner_is_outside(void **state)
 {
     (void)state;
     struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
     struct ps__claim *claim = heap->port.claim;
     struct claimer c = { .heap = heap };
-    ps__store_rlx(&claim->inside, 1);
+    ps__a32 *inside = &claim->seat[ps__load_rlx(&claim->owner) >> 32].inside;
+    ps__store_rlx(inside, 1);
     assert_int_equal(pthread_create(&c.thread, NULL, claim_once, &c), 0);
     uint64_t deadline = ps__deadline_ns(10000);
-    while (ps__load_acq(&claim->owner) != PS__CLAIM_TAKEN && ps__now_ns() < deadline) sched_yield();
-    assert_int_equal(ps__load_rlx(&claim->owner), PS__CLAIM_TAKEN);
+    while (owner_of(heap) != PS__CLAIM_TAKEN && ps__now_ns() < deadline) sched_yield();
+    assert_int_equal(owner_of(heap), PS__CLAIM_TAKEN);
     for (int i = 0; i < 1000; i++)
         sched_yield();                                  /* time to do the wrong thing */
     ps__store_rlx(&heap->port.own.lane->tail, ps__pack(1, 0));
-    ps__store_rel(&claim->inside, 0);
+    ps__store_rel(inside, 0);
     pthread_join(c.thread, NULL);
     assert_int_equal(c.failed, 0);
+    assert_true(c.owned);
     assert_int_equal(ps__seq(tail_of(heap)), 2);
-    assert_int_equal(ps__load_rlx(&claim->owner), PS__CLAIM_SHARED);
+    heap_close(heap);
+}
+
+/* Threads that take turns message by message gain nothing by owning: after a few times they swap. */
+static void test_claim_is_shared_where_turns_are_short(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 10, 6, 0, 0);
+    struct claimer c = { .heap = heap };
+    unsigned turns = 0;
+    while (owner_of(heap) != PS__CLAIM_SHARED && turns++ < 100) {
+        claim_once_elsewhere(&c);
+        assert_ok(heap_put(heap, "t", "", 0, NULL));
+    }
+    assert_in_range(turns, 3, 10);
+    assert_ok(heap_put(heap, "t", "", 0, NULL));
+    assert_int_equal(ps__seq(tail_of(heap)), 2 * turns + 1);
+    heap_close(heap);
+}
+
+/* Its owner is asked and nobody takes what it gives: it goes on, and owns the claim as before. */
+static void test_claim_that_nobody_takes_is_its_owners_again(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    struct ps__claim *claim = heap->port.claim;
+    uint64_t owner = ps__load_rlx(&claim->owner);
+    for (unsigned i = 0; i < 3; i++)
+        assert_ok(heap_put(heap, "t", "", 0, NULL));
+    ps__store_rlx(&claim->owner, owner | PS__CLAIM_ASKED);
+    assert_ok(heap_put(heap, "t", "", 0, NULL));
+    assert_int_equal(ps__load_rlx(&claim->owner), owner);
+    assert_int_equal(ps__load_rlx(&claim->since), 3);   /* a turn of its own */
+    assert_int_equal(ps__seq(tail_of(heap)), 4);
+    heap_close(heap);
+}
+
+static void *claim_until_owned(void *arg)
+{
+    struct claimer *c = arg;
+    uint64_t deadline = ps__deadline_ns(20000);
+    while (c->turns < 3 && owner_of(c->heap) != PS__CLAIM_SHARED && ps__now_ns() < deadline) {
+        c->failed += heap_put(c->heap, "t", "", 0, NULL) != 0;
+        uint32_t now = ps__load_rlx(&c->heap->port.claim->since);
+        if (owner_of(c->heap) == ps__thread_number() + 1 && (!c->turns || now != c->since)) {
+            c->since = now;
+            c->turns++;
+        }
+    }
+    ps__add_rlx(c->go, 1);
+    while (ps__load_rlx(c->go) < 2 && ps__now_ns() < deadline) /* the other one needs somebody to take turns with */
+        c->failed += heap_put(c->heap, "t", "", 0, NULL) != 0;
+    return NULL;
+}
+
+/* Two threads that publish without a pause own the claim in turn, unless the machine is so busy that it does not pay. */
+static void test_claim_goes_to_and_fro(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 10, 6, 0, 0);
+    ps__a32 done = 0;
+    struct claimer c[2] = { { .heap = heap, .go = &done }, { .heap = heap, .go = &done } };
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&c[i].thread, NULL, claim_until_owned, &c[i]), 0);
+    for (int i = 0; i < 2; i++)
+        pthread_join(c[i].thread, NULL);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(c[i].failed, 0);
+        assert_true(c[i].turns == 3 || owner_of(heap) == PS__CLAIM_SHARED);
+    }
     heap_close(heap);
 }
 
@@ -252,6 +369,33 @@ static void test_room_stops_before_an_unfinished_claim_and_blames_no_reader(void
     ps__store_rel(&cell->stamp, 1);
     assert_ok(put_units(heap, 1));
     assert_int_equal(limit_of(heap), ps__pack(CELLS, CELLS + 1));
+    heap_close(heap);
+}
+
+static void *fill_behind_a_former_owner(void *arg)
+{
+    struct claimer *c = arg;
+    for (unsigned i = 0; i + 1 < CELLS; i++)
+        c->failed += put_units(c->heap, 1) != 0;
+    c->owned = owner_of(c->heap) == ps__thread_number() + 1;
+    c->failed += put_units(c->heap, 1) != PS_EAGAIN;
+    return NULL;
+}
+
+/* The owner was stopped between claim and commit, and another thread owns the claim now: it does not take that for committed. */
+static void test_room_stops_before_the_unfinished_claim_of_a_former_owner(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 1000, 0);
+    struct claimer c = { .heap = heap };
+    assert_ok(put_units(heap, 1));
+    uint64_t tail = tail_of(heap);
+    ps__store_rlx(&heap->port.own.lane->tail, ps__pack(ps__seq(tail) + 1, ps__pos(tail) + 2));  /* claimed, not committed */
+    assert_int_equal(pthread_create(&c.thread, NULL, fill_behind_a_former_owner, &c), 0);
+    pthread_join(c.thread, NULL);
+    assert_true(c.owned);
+    assert_int_equal(c.failed, 0);
+    assert_int_equal(limit_of(heap), tail);
     heap_close(heap);
 }
 
@@ -443,14 +587,19 @@ static void test_window_lapped_at_its_beginning_keeps_the_younger(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_claim_taken_from_its_owner_while_it_claims),
-        cmocka_unit_test(test_claim_is_not_given_on_before_its_owner_is_outside),
+        cmocka_unit_test(test_claim_changes_hands_while_threads_claim),
+        cmocka_unit_test(test_claim_of_more_threads_than_seats),
+        cmocka_unit_test(test_claim_is_not_taken_before_its_owner_is_outside),
+        cmocka_unit_test(test_claim_is_shared_where_turns_are_short),
+        cmocka_unit_test(test_claim_that_nobody_takes_is_its_owners_again),
+        cmocka_unit_test(test_claim_goes_to_and_fro),
         cmocka_unit_test(test_units_of_each_kind_rounded_up),
         cmocka_unit_test(test_put_message_lies_in_its_cell_or_behind_it),
         cmocka_unit_test(test_pad_payload_never_goes_over_the_rings_end),
         cmocka_unit_test(test_room_reader_holds_cells_one_by_one),
         cmocka_unit_test(test_room_reader_holds_units_and_padding),
         cmocka_unit_test(test_room_stops_before_an_unfinished_claim_and_blames_no_reader),
+        cmocka_unit_test(test_room_stops_before_the_unfinished_claim_of_a_former_owner),
         cmocka_unit_test(test_room_walk_goes_on_where_it_ended),
         cmocka_unit_test(test_room_walk_stops_where_another_lane_goes_on),
         cmocka_unit_test(test_room_full_ring_evicts_the_impatient_and_marks_the_dead),

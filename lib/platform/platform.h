@@ -22,6 +22,8 @@ PS_PRIVATE uint64_t ps__deadline_ns(int timeout_ms);
 /* ---- randomness for ids and seeds; never fails, falls back to time and addresses */
 PS_PRIVATE void ps__random(void *bytes, size_t size);
 
+#define PS__LINE 128u                   /* two cache lines: the adjacent-line prefetcher fetches pairs */
+
 /* ---- threads */
 #if defined __GLIBC__
 #define PS__TLS _Thread_local __attribute__((tls_model("initial-exec")))

@@ -18,8 +18,7 @@ PS_COLD int ps__port_reserve(struct ps__port *port)
             ps__store_rlx(&port->mark_pos, ps__pos(tail));
             port->first_number = ps__lane_tail(port->own.lane);
             ps__store_rlx(&port->message_end, ps__message_max((uint64_t)port->own.units * PS__UNIT) + 1);
-            uint32_t nobody = 0, self = ps__thread_number();    /* the thread that publishes first: SYNC(own) */
-            if (self < PS__THREAD_LAST) (void)ps__cas_rlx(&port->claim->owner, &nobody, self + 1);
+            ps__claim_take(port);
             struct ps__about *about = port->about[port->slot];
             ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_SENDS);
             ps__store_rel(&port->ready, 1);                     /* SYNC(setup) release */
@@ -34,24 +33,23 @@ PS_COLD int ps__port_reserve(struct ps__port *port)
 static PS_NOINLINE int publish_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
 {
     struct ps__lane *lane = port->own.lane;
-    struct ps__claim *claim = port->claim;
-    uint32_t self = ps__thread_number() + 1;
-    int own = put_inside(claim, self), looked = 0;
-    if (!own) ps__claim_shared(port);
+    ps__a32 *inside = ps__claim_enter(port);
+    int looked = 0;
+    if (!inside) ps__claim_shared(port);
     for (uint64_t tail = ps__load_rlx(&lane->tail), next;;) {
         int room = put_next(port, tail, units, &next, first);
         if (room == PUT_FULL || (room == PUT_MARKED && !looked)) {
-            if (own) put_outside(claim);
-            int err = ps__ring_make_room(port, tail, ps__pos(next) - ps__pos(tail), room == PUT_FULL, own);
+            if (inside) put_outside(inside);
+            int err = ps__ring_make_room(port, tail, ps__pos(next) - ps__pos(tail), room == PUT_FULL, inside != NULL);
             if (err) return err;
-            own = put_inside(claim, self);
+            inside = ps__claim_enter(port);
             tail = ps__load_rlx(&lane->tail);
             looked = 1;
             continue;
         }
-        if (own) {
+        if (inside) {
             ps__store_rlx(&lane->tail, next);
-            put_outside(claim);
+            put_outside(inside);
         } else if (PS_LIKELY(ps__cas_rlx(&lane->tail, &tail, next))) {
             put_swapped(port, next);
         } else {

@@ -5,10 +5,10 @@
  *
  * A producer claims {sequence, payload units} by moving `tail`, fills its cell and its payload, and commits by the cell's stamp.
  *
- * Producers move tail by compare-and-swap, but for one: the thread that published first owns the claim until another thread
- * wants one, and while it does, it moves tail by a plain store, which costs a fifth. It says `inside` while it does so and looks
- * whether it still owns; who takes the claim away says so, makes a heavy fence, and waits until the owner is outside:
- * SYNC(own). From then on everybody swaps, for good: threads that share a handle go on sharing it.
+ * The claim has an owner as a rule: one thread, which moves tail by a plain store, for a fifth of what a swap costs. It says
+ * `inside` while it does so, in a seat of its own, and looks whether it still owns. Who wants to claim as well asks for it, and
+ * gets it at the owner's next publish; or takes it away: says so, makes a heavy fence, and waits until the owner is outside.
+ * SYNC(own). Where that does not pay the claim is shared, and all swap: claim.c.
  */
 #ifndef PS_PUT_H
 #define PS_PUT_H
@@ -36,19 +36,24 @@ static inline int ps__ring_fits(const struct ps__view *view, uint64_t tail, uint
 
 /* ------------------------------------------------------------------ claim */
 
-/* 1: this thread alone may claim until put_outside. */
-static PS_ALWAYS_INLINE int put_inside(struct ps__claim *claim, uint32_t self)
+/*
+ * This thread alone may claim until put_outside(the answer). NULL: it does not own the claim, or was asked to give it away.
+ * asked, a constant: PS__CLAIM_ASKED if that does not matter.
+ */
+static PS_ALWAYS_INLINE ps__a32 *put_inside(struct ps__claim *claim, uint32_t self, uint32_t asked)
 {
-    if (PS_UNLIKELY(ps__load_rlx(&claim->owner) != self)) return 0;
-    ps__store_rlx(&claim->inside, 1);
-    ps__fence_light();                  /* SYNC(own) other end claim_share: owner, heavy fence, inside. m13.1 */
-    if (PS_LIKELY(ps__load_rlx(&claim->owner) == self)) return 1;
-    ps__store_rel(&claim->inside, 0);
-    return 0;
+    uint64_t owner = ps__load_rlx(&claim->owner) & ~(uint64_t)asked;
+    if (PS_UNLIKELY((uint32_t)owner != self)) return NULL;
+    ps__a32 *inside = &claim->seat[owner >> 32].inside;
+    ps__store_rlx(inside, 1);
+    ps__fence_light();                  /* SYNC(own) other end claim_seize: owner, heavy fence, inside. m13.1, m13.7 */
+    if (PS_LIKELY((ps__load_rlx(&claim->owner) & ~(uint64_t)asked) == owner)) return inside;
+    ps__store_rel(inside, 0);
+    return NULL;
 }
 
-/* SYNC(own) release, other end claim_share: whoever claims next begins where this claim ended. m13.2 */
-static PS_ALWAYS_INLINE void put_outside(struct ps__claim *claim) { ps__store_rel(&claim->inside, 0); }
+/* SYNC(own) release, other end claim_seize: whoever claims next begins where this claim ended. m13.2 */
+static PS_ALWAYS_INLINE void put_outside(ps__a32 *inside) { ps__store_rel(inside, 0); }
 
 /* A mark is passed: time to look for room ahead of need, so that sleepers are back before it is full. */
 static PS_ALWAYS_INLINE int put_marked(const struct ps__port *port, uint64_t tail, uint32_t units)
@@ -65,7 +70,8 @@ static inline int ps__claim_goes_on(const struct ps__port *port, uint64_t tail)
 {
     struct ps__claim_run *run = &ps__claim_run;
     if (run->claim != port->claim || ps__seq(tail) != run->next) return 0;
-    if (PS_UNLIKELY(ps__load_acq(&run->claim->owner) != PS__CLAIM_SHARED)) return 0;    /* SYNC(own) acquire: claim_share */
+    /* SYNC(own) acquire, other end claim_seize: m13.6 */
+    if (PS_UNLIKELY((uint32_t)ps__load_acq(&run->claim->owner) != PS__CLAIM_SHARED)) return 0;
     if (run->walked_by == port->memo_odd[0] && run->next_by == run->walked_by && (uint32_t)run->walked + 1 == run->next) {
         run->walked++;
         run->walked_pos = ps__pos(tail);
@@ -101,16 +107,16 @@ PS_PRIVATE int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *cl
 static PS_ALWAYS_INLINE int put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
 {
     struct ps__lane *lane = port->own.lane;
-    struct ps__claim *claim = port->claim;
-    if (PS_LIKELY(put_inside(claim, ps__thread_number() + 1))) {
+    ps__a32 *inside = put_inside(port->claim, ps__thread_number() + 1, 0);
+    if (PS_LIKELY(inside != NULL)) {
         uint64_t tail = ps__load_rlx(&lane->tail), next;
         if (PS_LIKELY(put_next(port, tail, units, &next, first) == PUT_FITS)) {
             ps__store_rlx(&lane->tail, next);
-            put_outside(claim);
+            put_outside(inside);
             *claimed = tail;
             return 0;
         }
-        put_outside(claim);
+        put_outside(inside);
     }
     return ps__put_claim(port, units, claimed, first);
 }

@@ -6,11 +6,6 @@
  * unfinished claim. Nothing here waits, allocates or calls the system, but for ps__evict_look when the ring is full.
  */
 #include "put.h"
-#include <errno.h>
-
-#define RING_CROWDED_NS 1000u           /* between two messages of a thread that publishes without a pause, and others do */
-#define RING_WALK       8u              /* committed cells that a shared claim looks at: its own, and those of some fellows */
-#define RING_AWAY_NS    3000u           /* some hundred messages of the others */
 
 #ifdef PS_TEST_HOOKS
 PS_PRIVATE uint64_t ps__test_start_sequence;
@@ -96,7 +91,7 @@ PS_COLD static int ring_blame(struct ps__port *port, const struct ring_scan *sca
  * Steps over `most` committed cells from limit on, and answers where the first is that it has not seen to be committed. A cell
  * that was seen stays committed until limit passes it, so the thread goes on where it was, with numbers of 64 bits.
  */
-static uint64_t ring_walk(struct ps__port *port, uint64_t tail, uint64_t limit, unsigned most)
+uint64_t ps__ring_walk(struct ps__port *port, uint64_t tail, uint64_t limit, unsigned most)
 {
     const struct ps__view *view = &port->own;
     struct ps__claim_run *run = &ps__claim_run;
@@ -133,7 +128,7 @@ again:
         scan.evicted[r] = ps__load_rlx(&lane->evicted[r]);      /* before the fence: m11.3; an old value is too careful */
 
     /* SYNC(limit) acquire, other end the swap below by another producer: what it saw read is read for us too. m1.11, m2.1 */
-    uint64_t limit = ps__load_acq(&lane->limit), p = done ? tail : ring_walk(port, tail, limit, UINT32_MAX);
+    uint64_t limit = ps__load_acq(&lane->limit), p = done ? tail : ps__ring_walk(port, tail, limit, UINT32_MAX);
     uint32_t committed = ps__seq(p);
     /* SYNC(join) a joiner that is not seen below will see horizon, and begins behind it. A compare-and-swap, never a plain
      * store (m3.4); before the fence (m3.6); the fence always (m3.1, m3.5). Other end: join_gates. */
@@ -193,62 +188,23 @@ int ps__ring_room(struct ps__port *port, uint64_t tail, uint32_t units, int full
 }
 
 /*
- * A claim has passed a mark, or found the ring full. 0: look again. owned: by the thread that owns the claim, which has
- * committed all that it claimed; and nobody else has claimed before tail. A look at each of those cells would cost as much as
- * filling it.
+ * A claim has passed a mark, or found the ring full. 0: look again. owned: by the thread that owns the claim. It has committed
+ * all that it claimed, and so had those who gave the claim away: what was claimed behind `unsure` need not be looked at, which
+ * would cost as much a cell as filling it.
  */
 int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full, int owned)
 {
     const struct ps__view *view = &port->own;
     struct ps__lane *lane = view->lane;
     struct ring_need need = { units, 0, 0 };
-    if (ring_room(port, tail, &need, full, owned) || !full || ps__load_rlx(&lane->tail) != tail) return 0;
+    uint32_t used = ps__seq(tail) - ps__seq(ps__load_acq(&lane->limit));
+    int done = owned && ps__seq(tail) - ps__load_rlx(&port->claim->unsure) >= used;     /* m13.10 */
+    if (ring_room(port, tail, &need, full, done) || !full || ps__load_rlx(&lane->tail) != tail) return 0;
     uint64_t limit = ps__load_acq(&lane->limit);
     if (ps__load_acq(&lane->tail) != tail ||            /* fellows went on meanwhile */
         (ps__seq(tail) - ps__seq(limit) <= view->cells && ps__pos(tail) - ps__pos(limit) <= view->units))
         return PS_EAGAIN;
     return ps__fail(PS_ECORRUPT, "the words of this handle's lane contradict each other");
-}
-
-/* Takes the claim away from the thread that owns it. Several may do so at once. */
-static void claim_share(struct ps__claim *claim)
-{
-    int error = errno, cancel = ps__cancel_off();
-    ps__store_rlx(&claim->owner, PS__CLAIM_TAKEN);
-    ps__fence_heavy();                  /* SYNC(own) other end put_inside: m13.3 */
-    /* SYNC(own) acquire, other end put_outside. It is a few instructions long, but the owner may not run just now. */
-    for (unsigned step = 0; ps__load_acq(&claim->inside);) ps__wait_step(&step);
-    ps__store_rel(&claim->owner, PS__CLAIM_SHARED);     /* SYNC(own) release, other end ps__claim_shared */
-    ps__cancel_restore(cancel);
-    errno = error;
-}
-
-/*
- * Before a claim by swap. Threads that publish without a pause hand each other the lines of tail and of the cells, and every
- * message waits for them several times. So who finds that others claimed since its own last message, and that it is not for the
- * first time within a microsecond, stays away for a while: then each has runs of its own, with the lines in its cache. Who reads
- * in between answers somebody, and is let alone.
- */
-void ps__claim_shared(struct ps__port *port)
-{
-    struct ps__claim *claim = port->claim;
-    struct ps__lane *lane = port->own.lane;
-    struct ps__claim_run *run = &ps__claim_run;
-    if (ps__load_acq(&claim->owner) != PS__CLAIM_SHARED) claim_share(claim);    /* SYNC(own) acquire, other end claim_share */
-    uint64_t tail = ps__load_rlx(&lane->tail);
-    if (ps__claim_goes_on(port, tail)) return;
-    /* A few at a time: it is what room would do for thousands, while somebody waits. SYNC(limit) acquire, as there. */
-    (void)ring_walk(port, tail, ps__load_acq(&lane->limit), RING_WALK);
-    if (run->claim != claim) {
-        run->claim = claim;
-        run->crowded_ns = 0;
-        return;
-    }
-    uint64_t now = ps__now_ns(), until = now + RING_AWAY_NS;
-    if (now - run->crowded_ns < RING_CROWDED_NS)
-        for (; now < until; now = ps__now_ns())
-            for (int i = 0; i < 8; i++) ps__pause();
-    run->crowded_ns = now;
 }
 
 uint32_t ps__ring_extent(const struct ps__view *view, uint64_t tail, uint32_t units)
@@ -336,7 +292,3 @@ PS_COLD int ps__ring_recover(struct ps__port *port, const struct ps__view *view)
     for (unsigned r = 0; r < port->members; r++) ps__wake_reader(port, r);
     return damaged;
 }
-
-#undef RING_CROWDED_NS
-#undef RING_WALK
-#undef RING_AWAY_NS

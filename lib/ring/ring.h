@@ -31,10 +31,9 @@
 #ifndef PS_RING_H
 #define PS_RING_H
 
-#include "../core/internal.h"
+#include "claim.h"
 #include <pthread.h>
 
-#define PS__LINE       128u             /* two cache lines: the adjacent-line prefetcher fetches pairs */
 #define PS__UNIT       64u              /* bytes of a payload unit */
 #define PS__INLINE     88u              /* bytes of topic and data that fit into a cell */
 #define PS__SET_WORDS  (PS_MEMBERS_MAX / 64)
@@ -222,22 +221,6 @@ struct ps__lease {                      /* a loan that is out */
     char topic[PS_TOPIC_MAX + 1];
 };
 
-struct ps__claim {                      /* who may claim without a swap: put.h */
-    ps__a32 owner;                      /* a thread's number + 1, or one of those below; 0 before the first publish */
-    ps__a32 inside;                     /* 1 while the owner claims */
-};
-/* What a thread remembers of a lane that it shares. */
-struct ps__claim_run {
-    const struct ps__claim *claim;      /* NULL: it has looked for messages since, so it does not publish without a pause */
-    uint64_t crowded_ns;                /* when others were last seen to claim in between its own claims */
-    uint32_t next;                      /* where its last swap ended, */
-    uint32_t walked_pos;                /* all before this number and position is committed: ring_walk */
-    uint64_t walked, walked_by, next_by;        /* 64 bits; by the handle that has this number: memo_odd */
-};
-PS_PRIVATE_OBJECT PS__TLS struct ps__claim_run ps__claim_run;
-#define PS__CLAIM_TAKEN  (UINT32_MAX - 1)       /* taken from its owner, who may be inside still */
-#define PS__CLAIM_SHARED UINT32_MAX             /* nobody's: all swap */
-
 struct ps__loans;                       /* loan.c: the free list of a lane's loan area */
 
 struct ps__port {
@@ -380,8 +363,8 @@ static inline uint32_t ps__message_units(uint32_t kind, size_t size, size_t topi
 
 /* ring.c: room, recovery */
 PS_PRIVATE int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full, int owned);
-/* Before a claim by a thread that does not own it. */
-PS_PRIVATE void ps__claim_shared(struct ps__port *port);
+/* Steps over so many committed cells from limit on; answers where the first is that is not, or was not looked at. */
+PS_PRIVATE uint64_t ps__ring_walk(struct ps__port *port, uint64_t tail, uint64_t limit, unsigned most);
 /* Would a message of `units` fit now? Raises limit, looks at the readers. full: blame those that are in the way. */
 PS_PRIVATE int ps__ring_room(struct ps__port *port, uint64_t tail, uint32_t units, int full);
 /* What a message of that many units takes, with what is left over at the ring's end. */
