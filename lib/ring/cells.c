@@ -16,7 +16,8 @@
 #include "cells.h"
 
 #define CELLS_MOST 256u                 /* looked at at once: some hundred nanoseconds in which the cursor stands */
-#define CELLS_AHEAD 24u                 /* so far ahead lines of what may be unwanted are fetched: the hardware fetches pairs */
+#define CELLS_AHEAD 12u                 /* so far ahead cells are fetched */
+#define CELLS_AHEAD_UNWANTED 24u        /* and the first lines of what may be unwanted: the hardware fetches pairs */
 
 #define CELLS_REST offsetof(struct ps__copy, publisher)         /* behind stamp and hash; in vectors that no line divides */
 
@@ -94,6 +95,14 @@ static PS_NOINLINE unsigned cells_lapped(struct ps__port *port, uint64_t oldest,
     return gone;
 }
 
+/* The hardware by itself comes too late. What is not claimed yet stays where it is: a cell that was just read instead. */
+static inline void cells_fetch(const struct ps__cell *cells, uint64_t c, uint64_t end, uint64_t mask)
+{
+    const struct ps__cell *cell = &cells[(c < end ? c : c - CELLS_AHEAD) & mask];
+    __builtin_prefetch(cell);
+    __builtin_prefetch((const char *)cell + PS__LINE / 2);
+}
+
 int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
 {
     if (port->copy_lane != lane) cells_turn(port, lane);
@@ -122,10 +131,11 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
          * before. */
         uint64_t hash = ps__load_rlx(&cell->hash);
         if (bits && ps__interest_lacks(bits, wild, hash)) {
-            __builtin_prefetch(&cells[(c + CELLS_AHEAD < end ? c + CELLS_AHEAD : c - 1) & mask], 0, 0);
+            __builtin_prefetch(&cells[(c + CELLS_AHEAD_UNWANTED < end ? c + CELLS_AHEAD_UNWANTED : c - 1) & mask], 0, 0);
             continue;
         }
         if (PS_UNLIKELY(ps__load_rlx(&cell->publisher) == mute)) continue;
+        cells_fetch(cells, c + CELLS_AHEAD, end, mask);
         copy->stamp = c;                        /* not what stands there by now: the cursor follows it */
         copy->hash = hash;
         ps__copy_out((char *)copy + CELLS_REST, (char *)cell + CELLS_REST, sizeof *copy - CELLS_REST);
@@ -176,4 +186,5 @@ void ps__cells_mark(struct ps__port *port, unsigned found)
 
 #undef CELLS_MOST
 #undef CELLS_AHEAD
+#undef CELLS_AHEAD_UNWANTED
 #undef CELLS_REST

@@ -16,7 +16,7 @@
 #include "put.h"
 #include <errno.h>
 
-#define CLAIM_TURN_NS     4000u         /* of a thread that gave the claim away: before it asks for it again */
+#define CLAIM_TURN_NS     6000u         /* of a thread that gave the claim away: before it asks for it again */
 #define CLAIM_ANSWER_NS   2000u         /* who publishes without a pause, or waits for its turn, answers sooner */
 #define CLAIM_PATIENCE_NS 30000u        /* with an owner that does not: it may be interrupted */
 #define CLAIM_TURN_LEAST  32u           /* messages of a turn that was worth handing the lines over; else it is an offence */
