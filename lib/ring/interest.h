@@ -51,8 +51,9 @@ static inline ps__a64 *ps__interest_word(struct ps__words *words, int common, ui
 
 static inline uint64_t ps__interest_epoch(struct ps__port *port, const ps_topic *topic)
 {
+    struct ps__words *words = port->words;
     /* SYNC(interest) acquire, other end ps__interest_add: whoever sees the new epoch sees the bits. */
-    return ps__load_acq(ps__interest_word(port->words, 0, topic->hash)) + ps__load_acq(ps__interest_word(port->words, 1, 0));
+    return ps__load_acq(ps__interest_word(words, 0, topic->hash)) + ps__load_acq(ps__interest_word(words, 1, 0));
 }
 
 /*

@@ -37,7 +37,7 @@ static PS_NOINLINE int publish_claim(struct ps__port *port, uint32_t units, uint
     int looked = 0;
     if (!inside) ps__claim_shared(port);
     for (uint64_t tail = ps__load_rlx(&lane->tail), next;;) {
-        int room = put_next(port, tail, units, &next, first);
+        int room = put_next(port, lane, tail, units, &next, first);
         if (room == PUT_FULL || (room == PUT_MARKED && !looked)) {
             if (inside) put_outside(inside);
             int err = ps__ring_make_room(port, tail, ps__pos(next) - ps__pos(tail), room == PUT_FULL, inside != NULL);
@@ -65,7 +65,7 @@ int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint
 {
     struct ps__lane *lane = port->own.lane;
     uint64_t tail = ps__load_rlx(&lane->tail), next;
-    if (PS_LIKELY(ps__claim_goes_on(port, tail) && put_next(port, tail, units, &next, first) == PUT_FITS) &&
+    if (PS_LIKELY(ps__claim_goes_on(port, tail) && put_next(port, lane, tail, units, &next, first) == PUT_FITS) &&
         PS_LIKELY(ps__cas_rlx(&lane->tail, &tail, next))) {
         put_swapped(port, next);
         *claimed = tail;
@@ -122,9 +122,10 @@ static PS_NOINLINE int publish_tell_anew(struct ps__port *port, const ps_topic *
 
 /*
  * One attempt to send a message. The count of receivers, or PS_EAGAIN, also for what comes up seldom, or another error. sets: for
- * how many words of sets. small, a constant: it is inline in its cell, and compiled into the caller.
+ * how many words of sets, as it was behind the epoch. small, a constant: it is inline in its cell, and compiled into the caller.
  */
-static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps__message *m, unsigned sets, int small)
+static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps__message *m, uint64_t epoch, unsigned sets,
+                                         int small)
 {
     uint64_t set[PS__SET_WORDS], stamp;
     int ready = ps__load_acq(&port->ready) != 0;        /* SYNC(setup) acquire, as in ps__port_ready */
@@ -134,8 +135,6 @@ static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps_
         ps__prefetch_write(cell);
         ps__prefetch_write((char *)cell + PS__LINE / 2);
     }
-    uint64_t epoch = ps__interest_epoch(port, m->topic);
-    if (PS_UNLIKELY(ps__set_words(port) != sets)) return PS_EAGAIN;     /* asked again: behind the epoch it is true */
     if (!ps__interest_set(port, m->topic, epoch, sets, set)) return 0;
     if (PS_UNLIKELY(!ready || publish_fenced(port))) return PS_EAGAIN;
     int err = small ? ps__put(port, m, PS__KIND_INLINE, &stamp) : ps__ring_put(port, m, &stamp);
@@ -149,18 +148,18 @@ static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps_
 }
 
 /* On a bus that had 65 to 128 members. */
-static PS_NOINLINE int publish_wide(struct ps__port *port, const ps_topic *topic, const void *data, size_t size)
+static PS_NOINLINE int publish_wide(struct ps__port *port, const ps_topic *topic, const void *data, size_t size, uint64_t epoch)
 {
     struct ps__message m = { topic, data, size, NULL };
-    return publish_fast(port, &m, 2, 1);
+    return publish_fast(port, &m, epoch, 2, 1);
 }
 
 /* One that does not fit into a cell, or on a bus that had still more. */
-static PS_NOINLINE int publish_other(struct ps__port *port, const ps_topic *topic, const void *data, size_t size)
+static PS_NOINLINE int publish_other(struct ps__port *port, const ps_topic *topic, const void *data, size_t size, uint64_t epoch)
 {
     struct ps__message m = { topic, data, size, NULL };
     if (PS_UNLIKELY(size >= ps__load_rlx(&port->message_end) || port->observe)) return PS_EAGAIN;
-    return publish_fast(port, &m, ps__set_words(port), 0);
+    return publish_fast(port, &m, epoch, ps__set_words(port), 0);       /* behind the epoch */
 }
 
 /* One attempt to send whatever it is: the first, a loan, once more where there was no room. */
@@ -216,13 +215,14 @@ static PS_NOINLINE int publish_any(struct ps__port *port, const ps_topic *topic,
 int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_t size, int wait)
 {
     struct ps__port *port = state;
+    uint64_t epoch = ps__interest_epoch(port, topic);
     unsigned sets = ps__set_words(port);
     int result;
     if (PS_LIKELY(size <= PS__INLINE && size + topic->len <= PS__INLINE && sets <= 2 && !port->observe)) {
         struct ps__message m = { topic, data, size, NULL };
-        result = PS_LIKELY(sets == 1) ? publish_fast(port, &m, 1, 1) : publish_wide(port, topic, data, size);
+        result = PS_LIKELY(sets == 1) ? publish_fast(port, &m, epoch, 1, 1) : publish_wide(port, topic, data, size, epoch);
     } else {
-        result = publish_other(port, topic, data, size);
+        result = publish_other(port, topic, data, size, epoch);
     }
     return PS_LIKELY(result != PS_EAGAIN) ? result : publish_any(port, topic, data, size, wait);
 }

@@ -89,10 +89,11 @@ static PS_ALWAYS_INLINE void put_swapped(const struct ps__port *port, uint64_t n
 enum { PUT_FULL, PUT_MARKED, PUT_FITS };
 
 /* What a claim of so many units at tail would make of it, and its first unit. */
-static PS_ALWAYS_INLINE int put_next(const struct ps__port *port, uint64_t tail, uint32_t units, uint64_t *next, uint32_t *first)
+static PS_ALWAYS_INLINE int put_next(const struct ps__port *port, struct ps__lane *lane, uint64_t tail, uint32_t units,
+                                     uint64_t *next, uint32_t *first)
 {
     const struct ps__view *view = &port->own;
-    uint64_t limit = ps__load_acq(&view->lane->limit);  /* SYNC(limit) acquire: see ring_room, ps__cells_kept */
+    uint64_t limit = ps__load_acq(&lane->limit);        /* SYNC(limit) acquire: see ring_room, ps__cells_kept */
     uint32_t pad = ps__ring_pad(ps__pos(tail), units, view->units);
     *first = ps__pos(tail) + pad;
     *next = ps__pack(ps__seq(tail) + 1, *first + units);
@@ -110,7 +111,7 @@ static PS_ALWAYS_INLINE int put_claim(struct ps__port *port, uint32_t units, uin
     ps__a32 *inside = put_inside(port->claim, ps__thread_number() + 1, 0);
     if (PS_LIKELY(inside != NULL)) {
         uint64_t tail = ps__load_rlx(&lane->tail), next;
-        if (PS_LIKELY(put_next(port, tail, units, &next, first) == PUT_FITS)) {
+        if (PS_LIKELY(put_next(port, lane, tail, units, &next, first) == PUT_FITS)) {
             ps__store_rlx(&lane->tail, next);
             put_outside(inside);
             *claimed = tail;

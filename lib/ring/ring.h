@@ -449,10 +449,11 @@ static PS_ALWAYS_INLINE void ps__wake_readers(struct ps__port *port, const uint6
 /* Behind the caller's fence: room may have come about in this lane. Who waits for it: its owner, or in inproc anybody. */
 static inline void ps__wake_waiters(struct ps__port *port, unsigned lane)
 {
-    uint64_t waiting = ps__load_rlx(&port->words->waiters[0]);
+    struct ps__words *words = port->words;
+    uint64_t waiting = ps__load_rlx(&words->waiters[0]);
     /* Behind the fence as well: who waits raised slots_high long before. */
-    if (PS_UNLIKELY(ps__load_rlx(&port->words->slots_high) > 64))
-        for (unsigned w = 1; w < PS__SET_WORDS; w++) waiting |= ps__load_rlx(&port->words->waiters[w]);
+    if (PS_UNLIKELY(ps__load_rlx(&words->slots_high) > 64))
+        for (unsigned w = 1; w < PS__SET_WORDS; w++) waiting |= ps__load_rlx(&words->waiters[w]);
     if (PS_UNLIKELY(waiting)) ps__wake_waiting(port, lane);
 }
 PS_PRIVATE int ps__port_wait(void *state, int timeout_ms);
