@@ -34,9 +34,9 @@ struct claimer {
     struct heap_port *heap;
     pthread_t thread;
     ps__a32 *go;
-    unsigned failed, turns;
+    unsigned failed, turns, done;
     uint32_t since;
-    int owned;
+    int owned, cpu;
 };
 
 static void *claim_some(void *arg)
@@ -165,6 +165,26 @@ static void test_claim_is_shared_where_turns_are_short(void **state)
     heap_close(heap);
 }
 
+/* A ring that is full ends turns early: that is no reason to share. */
+static void test_claim_stays_owned_where_the_ring_is_full(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    struct claimer c = { .heap = heap };
+    heap->port.evict_ms = -1;
+    heap_gate(heap, 1, 0);
+    for (unsigned i = 0; i < CELLS; i++)
+        assert_ok(heap_put(heap, "t", "", 0, NULL));
+    for (int i = 0; i < 12; i++) {
+        assert_int_equal(heap_put(heap, "t", "", 0, NULL), PS_EAGAIN);
+        assert_int_equal(pthread_create(&c.thread, NULL, claim_once, &c), 0);
+        pthread_join(c.thread, NULL);
+        assert_true(c.failed);
+        assert_int_equal(ps__load_rlx(&heap->port.claim->offences), 0);
+    }
+    heap_close(heap);
+}
+
 /* Its owner is asked and nobody takes what it gives: it goes on, and owns the claim as before. */
 static void test_claim_that_nobody_takes_is_its_owners_again(void **state)
 {
@@ -182,40 +202,64 @@ static void test_claim_that_nobody_takes_is_its_owners_again(void **state)
     heap_close(heap);
 }
 
-static void *claim_until_owned(void *arg)
+/* Publishes until both threads have had their share, or for 20 seconds. EAGAIN: the other one stands between claim and commit. */
+static void *claim_in_turn(void *arg)
 {
     struct claimer *c = arg;
     uint64_t deadline = ps__deadline_ns(20000);
-    while (c->turns < 3 && owner_of(c->heap) != PS__CLAIM_SHARED && ps__now_ns() < deadline) {
-        c->failed += heap_put(c->heap, "t", "", 0, NULL) != 0;
+    if (c->cpu >= 0) {
+        cpu_set_t set;
+        CPU_ZERO(&set);
+        CPU_SET((unsigned)c->cpu, &set);
+        c->failed += sched_setaffinity(0, sizeof set, &set) != 0;
+    }
+    while (ps__load_rlx(c->go) < 2 && ps__now_ns() < deadline) {
+        int rc = heap_put(c->heap, "t", "", 0, NULL);
+        if (rc == PS_EAGAIN)
+            continue;
+        c->failed += rc != 0;
         uint32_t now = ps__load_rlx(&c->heap->port.claim->since);
         if (owner_of(c->heap) == ps__thread_number() + 1 && (!c->turns || now != c->since)) {
             c->since = now;
             c->turns++;
         }
+        if (++c->done == SOME)
+            ps__add_rlx(c->go, 1);
     }
-    ps__add_rlx(c->go, 1);
-    while (ps__load_rlx(c->go) < 2 && ps__now_ns() < deadline) /* the other one needs somebody to take turns with */
-        c->failed += heap_put(c->heap, "t", "", 0, NULL) != 0;
     return NULL;
+}
+
+static void claim_in_turns(int cpu)
+{
+    struct heap_port *heap = heap_open(2, 17, 6, 0, 0);
+    ps__a32 satisfied = 0;
+    struct claimer c[2];
+    for (int i = 0; i < 2; i++) {
+        c[i] = (struct claimer){ .heap = heap, .go = &satisfied, .cpu = cpu };
+        assert_int_equal(pthread_create(&c[i].thread, NULL, claim_in_turn, &c[i]), 0);
+    }
+    for (int i = 0; i < 2; i++)
+        pthread_join(c[i].thread, NULL);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(c[i].failed, 0);
+        assert_true(c[i].done >= SOME);
+        assert_true(c[i].turns >= 1 || owner_of(heap) == PS__CLAIM_SHARED);
+    }
+    heap_close(heap);
 }
 
 /* Two threads that publish without a pause own the claim in turn, unless the machine is so busy that it does not pay. */
 static void test_claim_goes_to_and_fro(void **state)
 {
     (void)state;
-    struct heap_port *heap = heap_open(2, 10, 6, 0, 0);
-    ps__a32 done = 0;
-    struct claimer c[2] = { { .heap = heap, .go = &done }, { .heap = heap, .go = &done } };
-    for (int i = 0; i < 2; i++)
-        assert_int_equal(pthread_create(&c[i].thread, NULL, claim_until_owned, &c[i]), 0);
-    for (int i = 0; i < 2; i++)
-        pthread_join(c[i].thread, NULL);
-    for (int i = 0; i < 2; i++) {
-        assert_int_equal(c[i].failed, 0);
-        assert_true(c[i].turns == 3 || owner_of(heap) == PS__CLAIM_SHARED);
-    }
-    heap_close(heap);
+    claim_in_turns(-1);
+}
+
+/* On one processor, where a thread that does not let the other one run would own it for ever. */
+static void test_claim_goes_to_and_fro_on_one_processor(void **state)
+{
+    (void)state;
+    claim_in_turns(sched_getcpu());
 }
 
 /* ---------------------------------------------------------------- where a payload lies */
@@ -593,6 +637,8 @@ int main(void)
         cmocka_unit_test(test_claim_is_shared_where_turns_are_short),
         cmocka_unit_test(test_claim_that_nobody_takes_is_its_owners_again),
         cmocka_unit_test(test_claim_goes_to_and_fro),
+        cmocka_unit_test(test_claim_goes_to_and_fro_on_one_processor),
+        cmocka_unit_test(test_claim_stays_owned_where_the_ring_is_full),
         cmocka_unit_test(test_units_of_each_kind_rounded_up),
         cmocka_unit_test(test_put_message_lies_in_its_cell_or_behind_it),
         cmocka_unit_test(test_pad_payload_never_goes_over_the_rings_end),

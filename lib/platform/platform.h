@@ -32,7 +32,7 @@ PS_PRIVATE void ps__random(void *bytes, size_t size);
 #endif
 PS_PRIVATE_OBJECT PS__TLS unsigned ps__thread_self;     /* one more than the number; 0: not given yet */
 PS_PRIVATE unsigned ps__thread_first(void);
-#define PS__THREAD_LAST (UINT32_MAX / 2)                /* the number of all that come after so many: months of threads */
+#define PS__THREAD_LAST (UINT32_MAX / 2 - 3)            /* the number of all that come after so many: months of threads */
 /* A small number of this thread: 0, 1, 2, … in the order of their first call; never given back. */
 static inline unsigned ps__thread_number(void)
 {

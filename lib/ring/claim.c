@@ -15,23 +15,24 @@
  */
 #include "put.h"
 #include <errno.h>
+#include <sched.h>
 
-#define CLAIM_TURN_NS     6000u         /* of a thread that gave the claim away: before it asks for it again */
+#define CLAIM_TURN_NS     6000u         /* so long an owner is left alone */
 #define CLAIM_ANSWER_NS   2000u         /* who publishes without a pause, or waits for its turn, answers sooner */
-#define CLAIM_PATIENCE_NS 30000u        /* with an owner that does not: it may be interrupted */
-#define CLAIM_TURN_LEAST  32u           /* messages of a turn that was worth handing the lines over; else it is an offence */
-#define CLAIM_TAKE_LEAST  1024u         /* the same for taking it away, which interrupts all processors */
+#define CLAIM_PATIENCE_NS 30000u        /* with an owner that does not: it may be interrupted, or waits for this processor */
+#define CLAIM_TURN_LEAST  32u           /* messages of a turn that was worth handing the lines over; fewer are an offence */
+#define CLAIM_TAKE_LEAST  8192u         /* the same for taking it away, which interrupts all processors */
 #define CLAIM_OFFENCE     8u            /* against one turn that was worth it */
-#define CLAIM_OFFENCES    40u
+#define CLAIM_OFFENCES    80u
 #define CLAIM_CROWDED_NS  1000u         /* shared: between messages of a thread that publishes without a pause */
 #define CLAIM_AWAY_NS     3000u         /* some hundred messages of the others */
 #define CLAIM_WALK        8u            /* committed cells that a swap looks at: its own, and those of some fellows */
 
-/* The owner's word when this thread owns the claim; shared, when all seats are other threads'. */
+/* The owner's word when this thread owns the claim; shared when it cannot: all seats are other threads', or were. */
 static uint64_t claim_seat(struct ps__claim *claim)
 {
     uint32_t self = ps__thread_number() + 1;
-    if (self >= (PS__CLAIM_TAKEN & ~PS__CLAIM_ASKED)) return PS__CLAIM_SHARED;
+    if (self > PS__THREAD_LAST) return PS__CLAIM_SHARED;
     for (uint64_t s = 0; s < PS__SEATS; s++) {
         uint32_t whose = ps__load_rlx(&claim->seat[s].thread);
         if (whose == self || (!whose && ps__cas_rlx(&claim->seat[s].thread, &whose, self))) return s << 32 | self;
@@ -66,7 +67,7 @@ void ps__claim_take(struct ps__port *port)
     if (!ps__cas_ar(&claim->owner, &owner, claim_seat(claim))) return;
     uint32_t tail = ps__seq(ps__load_rlx(&port->own.lane->tail));
     ps__store_rlx(&claim->since, tail);
-    for (uint32_t i = 0; i < PS__PREFETCH; i++) put_prefetch(&port->own, tail + i - PS__PREFETCH, 0, 0);    /* others' till now */
+    for (uint32_t i = 0; i < PS__PREFETCH; i++) put_prefetch_cell(&port->own, tail + i);    /* others' till now */
 }
 
 /* The owner was asked and has not answered. */
@@ -91,11 +92,12 @@ static int claim_wait(struct ps__port *port)
 {
     struct ps__claim *claim = port->claim;
     uint32_t self = ps__thread_number() + 1;
-    uint64_t owner = ps__load_acq(&claim->owner), seen = owner, turn = 0, free = 0;
-    if ((uint32_t)owner == (self | PS__CLAIM_ASKED)) {
+    uint64_t owner = ps__load_acq(&claim->owner), seen = owner, turn = 0;
+    int gave = (uint32_t)owner == (self | PS__CLAIM_ASKED);
+    if (gave) {
         claim_give(port, owner);
-        turn = CLAIM_TURN_NS;                   /* now it is the others' */
-        free = CLAIM_ANSWER_NS;
+        seen = PS__CLAIM_FREE;
+        turn = CLAIM_TURN_NS;
     }
     unsigned step = 0;
     for (uint64_t since = ps__now_ns();;) {
@@ -103,26 +105,30 @@ static int claim_wait(struct ps__port *port)
         const uint32_t who = (uint32_t)owner;
         if (who == PS__CLAIM_SHARED) return 0;
         if ((who & ~PS__CLAIM_ASKED) == self) return 1;
-        uint64_t now = ps__now_ns();
-        if (owner != seen) {                    /* the claim goes round: who waits for it waits on */
+        if (who == PS__CLAIM_TAKEN) {
+            ps__wait_step(&step);
+            continue;
+        }
+        uint64_t now = ps__now_ns(), patience = 0;
+        if (owner != seen) {            /* the claim goes round: only who comes first asks at once */
             seen = owner;
             since = now;
-            step = 0;
+            turn = CLAIM_TURN_NS;
         }
-        const uint64_t stood = now - since;
-        if (who != PS__CLAIM_FREE) free = 0;
-        if (who == PS__CLAIM_FREE) {
-            if (stood >= free) ps__claim_take(port);
-        } else if (who == PS__CLAIM_TAKEN) {
-            ps__wait_step(&step);
-        } else if (!(who & PS__CLAIM_ASKED)) {
-            if (stood >= turn) (void)ps__cas_rlx(&claim->owner, &owner, owner | PS__CLAIM_ASKED);
-        } else if (stood >= CLAIM_PATIENCE_NS) {
-            claim_seize(port, owner);
-        } else if (stood >= CLAIM_ANSWER_NS) {
-            ps__wait_step(&step);
+        if (who != PS__CLAIM_FREE) gave = 0;
+        if (gave) patience = CLAIM_ANSWER_NS;
+        else if (who & PS__CLAIM_ASKED) patience = CLAIM_PATIENCE_NS;
+        else if (who != PS__CLAIM_FREE) patience = turn;
+
+        if (now - since >= patience) {
+            if (who == PS__CLAIM_FREE) ps__claim_take(port);
+            else if (who & PS__CLAIM_ASKED) claim_seize(port, owner);
+            else (void)ps__cas_rlx(&claim->owner, &owner, owner | PS__CLAIM_ASKED);
+        } else if (gave || ((who & PS__CLAIM_ASKED) && now - since >= CLAIM_ANSWER_NS)) {
+            sched_yield();              /* whose turn it is may need this processor */
+        } else {
+            ps__pause();
         }
-        for (int i = stood < turn ? 8 : 1; i; i--) ps__pause();
     }
 }
 

@@ -9,7 +9,7 @@
 
 struct ps__port;
 
-#define PS__SEATS 16u                   /* threads that may own a claim in turn */
+#define PS__SEATS 16u                   /* threads that may own a claim in turn; of those that ended, too */
 
 struct ps__claim {                      /* who may move tail: put.h, claim.c */
     ps__a64 owner;                      /* a thread's number + 1 and its seat << 32, or one of those below */
@@ -28,7 +28,7 @@ struct ps__claim {                      /* who may move tail: put.h, claim.c */
 #define PS__CLAIM_ASKED  (UINT32_MAX / 2 + 1)   /* with its owner's number: somebody waits */
 #define PS__CLAIM_TAKEN  (UINT32_MAX - 1)       /* taken away from its owner, who may be inside still */
 #define PS__CLAIM_SHARED UINT32_MAX             /* all swap */
-_Static_assert(PS__THREAD_LAST < PS__CLAIM_ASKED, "a thread's number leaves a bit");
+_Static_assert(PS__THREAD_LAST + 1 < (PS__CLAIM_TAKEN & ~PS__CLAIM_ASKED), "a thread's number + 1 is none of these");
 
 /* What a thread remembers of a lane that it shares. */
 struct ps__claim_run {
@@ -40,8 +40,10 @@ struct ps__claim_run {
 };
 PS_PRIVATE_OBJECT PS__TLS struct ps__claim_run ps__claim_run;
 
-/* If it is free. */
+/* Of a claim that is free: it is this thread's, or shared. */
 PS_PRIVATE void ps__claim_take(struct ps__port *port);
+/* A full ring ends the owner's turn early, or makes it wait: no offence. */
+static inline void ps__claim_excuse(struct ps__claim *claim, uint32_t tail) { ps__store_rlx(&claim->since, tail - UINT32_MAX / 2); }
 /* The claim is this thread's until put_outside(the answer); waits for its turn. NULL: all swap, and so may this thread. */
 PS_PRIVATE ps__a32 *ps__claim_enter(struct ps__port *port);
 /* Before a claim by swap. */

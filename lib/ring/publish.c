@@ -29,6 +29,16 @@ PS_COLD int ps__port_reserve(struct ps__port *port)
     return err;
 }
 
+/*
+ * By the owner, inside: is all before tail committed? It has committed all that it claimed, and so had those who gave the claim
+ * away; from whom it was taken away perhaps not, but that is before `unsure`: m13.10. Outside unsure may soon be beyond tail.
+ */
+static int publish_done(const struct ps__port *port, struct ps__lane *lane, uint64_t tail)
+{
+    uint32_t sure = ps__seq(tail) - ps__load_rlx(&port->claim->unsure);
+    return sure >= ps__seq(tail) - ps__seq(ps__load_acq(&lane->limit));
+}
+
 /* A claim where the short ways end: it makes room, or looks for it ahead of need; or another thread has claimed since. */
 static PS_NOINLINE int publish_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
 {
@@ -39,9 +49,13 @@ static PS_NOINLINE int publish_claim(struct ps__port *port, uint32_t units, uint
     for (uint64_t tail = ps__load_rlx(&lane->tail), next;;) {
         int room = put_next(port, lane, tail, units, &next, first);
         if (room == PUT_FULL || (room == PUT_MARKED && !looked)) {
+            int done = inside && publish_done(port, lane, tail);
             if (inside) put_outside(inside);
-            int err = ps__ring_make_room(port, tail, ps__pos(next) - ps__pos(tail), room == PUT_FULL, inside != NULL);
-            if (err) return err;
+            int err = ps__ring_make_room(port, tail, ps__pos(next) - ps__pos(tail), room == PUT_FULL, done);
+            if (err) {
+                if (inside) ps__claim_excuse(port->claim, ps__seq(tail));
+                return err;
+            }
             inside = ps__claim_enter(port);
             tail = ps__load_rlx(&lane->tail);
             looked = 1;
@@ -130,10 +144,8 @@ static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps_
     uint64_t set[PS__SET_WORDS], stamp;
     int ready = ps__load_acq(&port->ready) != 0;        /* SYNC(setup) acquire, as in ps__port_ready */
     if (PS_LIKELY(ready)) {             /* readers had these lines last: fetch them while looking who wants it */
-        struct ps__cell *cell = &port->own.cell[ps__load_rlx(&port->guess) & (port->own.cells - 1)];
         ps__prefetch_write(&port->own.lane->tail);
-        ps__prefetch_write(cell);
-        ps__prefetch_write((char *)cell + PS__LINE / 2);
+        put_prefetch_cell(&port->own, ps__load_rlx(&port->guess));
     }
     if (!ps__interest_set(port, m->topic, epoch, sets, set)) return 0;
     if (PS_UNLIKELY(!ready || publish_fenced(port))) return PS_EAGAIN;

@@ -16,6 +16,7 @@
 #include "ring.h"
 
 #define PS__PREFETCH 8u                 /* cells ahead */
+#define PS__PREFETCH_AGAIN 2u           /* and once more */
 #define PS__PREFETCH_UNITS 40u          /* units of payload ahead */
 #define PS__PREFETCH_LEAST 16u          /* payloads of no more units: the hardware does better alone */
 #define PS__PREFETCH_MOST  64u          /* payloads of more units: they fetch for themselves while they are copied */
@@ -196,15 +197,22 @@ static PS_ALWAYS_INLINE void put_fill(const struct ps__view *view, struct ps__ce
     }
 }
 
+static PS_ALWAYS_INLINE void put_prefetch_cell(const struct ps__view *view, uint32_t seq)
+{
+    struct ps__cell *cell = &view->cell[seq & (view->cells - 1)];
+    ps__prefetch_write(cell);
+    ps__prefetch_write((char *)cell + PS__LINE / 2);
+}
+
 /*
  * A cell, and a payload, were last touched by their readers: fetching those ahead for writing keeps the next claims from waiting
- * for them.
+ * for them. Cells twice, because the hardware of a reader that is near fetches what lies behind the cell that it reads, and so
+ * takes it away again.
  */
 static PS_ALWAYS_INLINE void put_prefetch(const struct ps__view *view, uint32_t seq, uint32_t pos, uint32_t units)
 {
-    struct ps__cell *cell = &view->cell[(seq + PS__PREFETCH) & (view->cells - 1)];
-    ps__prefetch_write(cell);
-    ps__prefetch_write((char *)cell + PS__LINE / 2);
+    put_prefetch_cell(view, seq + PS__PREFETCH);
+    put_prefetch_cell(view, seq + PS__PREFETCH_AGAIN);
     if (units <= PS__PREFETCH_LEAST || units > PS__PREFETCH_MOST) return;
     for (uint32_t u = PS__PREFETCH_UNITS; u < PS__PREFETCH_UNITS + units; u++)
         ps__prefetch_write(view->payload + (size_t)((pos + u) & (view->units - 1)) * PS__UNIT);

@@ -116,7 +116,7 @@ uint64_t ps__ring_walk(struct ps__port *port, uint64_t tail, uint64_t limit, uns
     return p;
 }
 
-/* done: the caller knows that all before tail is committed, and need not be shown. */
+/* done: as for ps__ring_make_room. */
 static int ring_room(struct ps__port *port, uint64_t tail, const struct ring_need *need, int full, int done)
 {
     const struct ps__view *view = &port->own;
@@ -188,17 +188,14 @@ int ps__ring_room(struct ps__port *port, uint64_t tail, uint32_t units, int full
 }
 
 /*
- * A claim has passed a mark, or found the ring full. 0: look again. owned: by the thread that owns the claim. It has committed
- * all that it claimed, and so had those who gave the claim away: what was claimed behind `unsure` need not be looked at, which
- * would cost as much a cell as filling it.
+ * A claim has passed a mark, or found the ring full. 0: look again. done: all before tail is committed, the caller knows. A look
+ * at each of those cells would cost as much as filling it.
  */
-int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full, int owned)
+int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full, int done)
 {
+    struct ps__lane *lane = port->own.lane;
     const struct ps__view *view = &port->own;
-    struct ps__lane *lane = view->lane;
     struct ring_need need = { units, 0, 0 };
-    uint32_t used = ps__seq(tail) - ps__seq(ps__load_acq(&lane->limit));
-    int done = owned && ps__seq(tail) - ps__load_rlx(&port->claim->unsure) >= used;     /* m13.10 */
     if (ring_room(port, tail, &need, full, done) || !full || ps__load_rlx(&lane->tail) != tail) return 0;
     uint64_t limit = ps__load_acq(&lane->limit);
     if (ps__load_acq(&lane->tail) != tail ||            /* fellows went on meanwhile */

@@ -362,7 +362,7 @@ static inline uint32_t ps__message_units(uint32_t kind, size_t size, size_t topi
 }
 
 /* ring.c: room, recovery */
-PS_PRIVATE int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full, int owned);
+PS_PRIVATE int ps__ring_make_room(struct ps__port *port, uint64_t tail, uint32_t units, int full, int done);
 /* Steps over so many committed cells from limit on; answers where the first is that is not, or was not looked at. */
 PS_PRIVATE uint64_t ps__ring_walk(struct ps__port *port, uint64_t tail, uint64_t limit, unsigned most);
 /* Would a message of `units` fit now? Raises limit, looks at the readers. full: blame those that are in the way. */
