@@ -11,7 +11,7 @@
  *
  * Threads that publish without a pause would hand each other the lines of tail and of the cells at every message. In turns each
  * has them in its cache for some hundred. Where turns do not pay, because threads publish now and then, or one at a time, they
- * are an offence each, and after a few the claim is shared.
+ * are an offence each, and after a few the claim is shared. So it is when more threads have owned it than there are seats.
  */
 #include "put.h"
 #include <errno.h>
@@ -23,7 +23,7 @@
 #define CLAIM_TURN_LEAST  32u           /* messages of a turn that was worth handing the lines over; fewer are an offence */
 #define CLAIM_TAKE_LEAST  8192u         /* the same for taking it away, which interrupts all processors */
 #define CLAIM_OFFENCE     8u            /* against one turn that was worth it */
-#define CLAIM_OFFENCES    80u
+#define CLAIM_OFFENCES    80u           /* more, and the claim is shared */
 #define CLAIM_CROWDED_NS  1000u         /* shared: between messages of a thread that publishes without a pause */
 #define CLAIM_AWAY_NS     3000u         /* some hundred messages of the others */
 #define CLAIM_WALK        8u            /* committed cells that a swap looks at: its own, and those of some fellows */

@@ -14,7 +14,7 @@ struct loan_extent { uint64_t offset, bytes; };
 struct loan_flight { uint64_t offset, bytes, number; };
 
 struct ps__loans {
-    pthread_mutex_t lock;               /* everything here, and the handles' leases; held while waiting for a turn to claim only */
+    pthread_mutex_t lock;               /* all this and the leases; held while waiting only for a turn to claim */
     struct loan_extent *free;           /* by offset, never adjacent */
     uint32_t free_count, free_room;
     struct loan_flight *flight;         /* committed chunks, oldest first; a ring of cells entries */
