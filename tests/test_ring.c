@@ -268,12 +268,12 @@ static void test_units_of_each_kind_rounded_up(void **state)
 {
     (void)state;
     static const struct { uint32_t kind; size_t size, topic; uint32_t units; } cases[] = {
-        { PS__KIND_INLINE, 88, 0, 0 }, { PS__KIND_INLINE, 0, 88, 0 },
-        { PS__KIND_RING, 96, 1, 2 }, { PS__KIND_RING, 1, 88, 1 }, { PS__KIND_RING, 64, 88, 1 }, { PS__KIND_RING, 65, 88, 2 },
-        { PS__KIND_RING, 0, 89, 2 },    /* a long topic lies behind the data, from a multiple of 16 on */
+        { PS__KIND_INLINE, 95, 0, 0 }, { PS__KIND_INLINE, 0, 95, 0 },
+        { PS__KIND_RING, 96, 1, 2 }, { PS__KIND_RING, 1, 95, 1 }, { PS__KIND_RING, 64, 95, 1 }, { PS__KIND_RING, 65, 95, 2 },
+        { PS__KIND_RING, 0, 96, 2 },    /* a long topic lies behind the data, from a multiple of 16 on */
         { PS__KIND_RING, 1, 112, 2 }, { PS__KIND_RING, 1, 113, 3 }, { PS__KIND_RING, 17, 255, 5 },
         { PS__KIND_RING, UINT32_MAX - 65535, 255, 67107844 },
-        { PS__KIND_LOAN, 1000000, 1, 0 }, { PS__KIND_LOAN, 0, 80, 0 }, { PS__KIND_LOAN, 0, 81, 2 }, { PS__KIND_LOAN, 0, 255, 4 },
+        { PS__KIND_LOAN, 1000000, 1, 0 }, { PS__KIND_LOAN, 0, 87, 0 }, { PS__KIND_LOAN, 0, 88, 2 }, { PS__KIND_LOAN, 0, 255, 4 },
         { PS__KIND_HOLE, 7, 99, 7 }, { PS__KIND_HOLE, 0, 99, 0 }, { 0, 1000, 1, 0 }, { 99, 1000, 1, 0 },
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -284,8 +284,8 @@ static void test_put_message_lies_in_its_cell_or_behind_it(void **state)
 {
     (void)state;
     static const struct { size_t size, topic; uint32_t kind; } cases[] = {
-        { 0, 1, PS__KIND_INLINE }, { 87, 1, PS__KIND_INLINE }, { 88, 1, PS__KIND_RING }, { 0, 88, PS__KIND_INLINE },
-        { 1, 88, PS__KIND_RING }, { 0, 89, PS__KIND_RING }, { 41, 255, PS__KIND_RING }, { 1000, 20, PS__KIND_RING },
+        { 0, 1, PS__KIND_INLINE }, { 94, 1, PS__KIND_INLINE }, { 95, 1, PS__KIND_RING }, { 0, 95, PS__KIND_INLINE },
+        { 1, 95, PS__KIND_RING }, { 0, 96, PS__KIND_RING }, { 41, 255, PS__KIND_RING }, { 1000, 20, PS__KIND_RING },
         { 31, 7, PS__KIND_INLINE }, { 32, 33, PS__KIND_INLINE }, { 33, 32, PS__KIND_INLINE }, { 7, 8, PS__KIND_INLINE },
     };
     struct heap_port *heap = heap_open(2, 4, 6, 1000, 0xffffffe0u);

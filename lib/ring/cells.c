@@ -73,9 +73,9 @@ int ps__cells_lone(struct ps__port *port, unsigned lane)
     ps__cells_drop(port);
     ps__copy_out(copy, cell, sizeof *cell);
     copy->stamp = first + 1;
-    /* SYNC(begun) acquire fence, other end ps__put: if a byte of the copy was of a later message, that one is begun now. m1.3 */
+    /* SYNC(claim) acquire fence, other end ps__put, as in ps__cells_fill. */
     ps__fence_acq();
-    if (ps__load_rlx(&cell->begun) != first + 1) return 0;
+    if (!ps__cells_kept(view, first, first + 1)) return 0;
     if (port->shared_lane) ps__store_rlx(&port->guess, (uint32_t)first + 1);    /* an answer would come behind it */
     port->copy_tail = first + 1;
     port->at_head = 1;

@@ -70,7 +70,7 @@ static inline int ps__reader_evicted(const struct ps__port *port, unsigned lane)
 /*
  * Behind a copy and an acquire fence: limit has not passed cell c, so nobody may have overwritten it, its payload, or what
  * lies behind it. SYNC(limit) other end put_next: who overwrites has seen limit beyond it, before his release fence, and who
- * sees a byte of his sees that too (m1 -DBYLIMIT=1, m7.4; a limit read before the copy is not enough: m1.20, m7.5). limit moves
+ * sees a byte of his sees that too (m1 -DBYLIMIT=1, m7.4; a limit read before the copy is not enough: m1.16, m7.5). limit moves
  * once in an eighth of the ring, tail with each message. 0 is no answer: then tail tells. stamp, of a cell from c on, is for who
  * slept through 2^31 messages.
  */

@@ -145,7 +145,7 @@ static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps_
     int ready = ps__load_acq(&port->ready) != 0;        /* SYNC(setup) acquire, as in ps__port_ready */
     if (PS_LIKELY(ready)) {             /* readers had these lines last: fetch them while looking who wants it */
         ps__prefetch_write(&port->own.lane->tail);
-        put_prefetch_cell(&port->own, ps__load_rlx(&port->guess));
+        put_prefetch_cell(&port->own, ps__load_rlx(&port->guess), put_last_line(m));
     }
     if (!ps__interest_set(port, m->topic, epoch, sets, set)) return 0;
     if (PS_UNLIKELY(!ready || publish_fenced(port))) return PS_EAGAIN;

@@ -175,7 +175,7 @@ static PS_ALWAYS_INLINE void put_fill(const struct ps__view *view, struct ps__ce
     const ps_topic *topic = m->topic;
     if (kind == PS__KIND_INLINE) {
 #if PS_TSAN
-        unsigned char both[PS__INLINE];                 /* its copy writes whole words */
+        unsigned char both[PS__INLINE + 1];             /* its copy writes whole words */
         memcpy(both, m->data, m->size);
         memcpy(both + m->size, topic->text, topic->len);
         ps__copy_in(cell->data, both, m->size + topic->len);
@@ -197,11 +197,20 @@ static PS_ALWAYS_INLINE void put_fill(const struct ps__view *view, struct ps__ce
     }
 }
 
-static PS_ALWAYS_INLINE void put_prefetch_cell(const struct ps__view *view, uint32_t seq)
+/*
+ * Where the last line of its cell is that a message reaches into. A small one has but the first, and is there sooner if its
+ * reader may keep the second; the next ones are likely as small.
+ */
+static PS_ALWAYS_INLINE size_t put_last_line(const struct ps__message *m)
 {
-    struct ps__cell *cell = &view->cell[seq & (view->cells - 1)];
+    return (size_t)(offsetof(struct ps__cell, data) + m->size + m->topic->len > PS__LINE / 2) * (PS__LINE / 2);
+}
+
+static PS_ALWAYS_INLINE void put_prefetch_cell(const struct ps__view *view, uint32_t seq, size_t last_line)
+{
+    char *cell = (char *)&view->cell[seq & (view->cells - 1)];
     ps__prefetch_write(cell);
-    ps__prefetch_write((char *)cell + PS__LINE / 2);
+    ps__prefetch_write(cell + last_line);
 }
 
 /*
@@ -209,10 +218,11 @@ static PS_ALWAYS_INLINE void put_prefetch_cell(const struct ps__view *view, uint
  * for them. Cells twice, because the hardware of a reader that is near fetches what lies behind the cell that it reads, and so
  * takes it away again.
  */
-static PS_ALWAYS_INLINE void put_prefetch(const struct ps__view *view, uint32_t seq, uint32_t pos, uint32_t units)
+static PS_ALWAYS_INLINE void put_prefetch(const struct ps__view *view, uint32_t seq, uint32_t pos, uint32_t units,
+                                          size_t last_line)
 {
-    put_prefetch_cell(view, seq + PS__PREFETCH);
-    put_prefetch_cell(view, seq + PS__PREFETCH_AGAIN);
+    put_prefetch_cell(view, seq + PS__PREFETCH, last_line);
+    put_prefetch_cell(view, seq + PS__PREFETCH_AGAIN, last_line);
     if (units <= PS__PREFETCH_LEAST || units > PS__PREFETCH_MOST) return;
     for (uint32_t u = PS__PREFETCH_UNITS; u < PS__PREFETCH_UNITS + units; u++)
         ps__prefetch_write(view->payload + (size_t)((pos + u) & (view->units - 1)) * PS__UNIT);
@@ -231,15 +241,13 @@ static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__mess
     int err = put_claim(port, units, &tail, &pos);
     if (PS_UNLIKELY(err)) return err;
     struct ps__cell *cell = &view->cell[ps__seq(tail) & (view->cells - 1)];
-    put_prefetch(view, ps__seq(tail), pos, units);
+    put_prefetch(view, ps__seq(tail), pos, units, put_last_line(m));
     /* The old stamp, or base for a cell never used, is less than a lap behind: it expands the number to 64 bits. */
     uint64_t near = ps__load_rlx(&lane->base);
     int32_t ahead = ps__diff(ps__seq(tail), (uint32_t)near);
     uint64_t number = near + (uint64_t)(int64_t)ahead;
-    /* SYNC(begun) release, other end ps__cells_lone: whoever sees that this message is begun sees the claim. m1.17 */
-    ps__store_rel(&cell->begun, number + 1);
     /* SYNC(claim) release fence, other end the acquire fence before a reader looks at tail: whoever has seen a byte of
-     * this payload sees the claim, and that it is begun (m1.16). An acq_rel swap is not enough: m1.1, m1.2. */
+     * this message sees the claim. An acq_rel swap is not enough: m1.1, m1.2. */
     ps__fence_rel();
     /* From the back: the line with the stamp, which a waiting reader looks at and so takes away, is written last and at once. */
     put_fill(view, cell, m, kind, pos);

@@ -234,8 +234,7 @@ PS_COLD static int ring_sane(const struct ps__view *view, uint64_t limit, uint64
 
 PS_COLD static void ring_hole(struct ps__cell *cell, uint64_t number, uint32_t pos, uint32_t extent)
 {
-    ps__store_rel(&cell->begun, number + 1);
-    ps__fence_rel();
+    ps__fence_rel();                    /* limit before the cell, as a publish does */
     ps__store_rlx(&cell->hash, 0);
     ps__store_rlx(&cell->pos, pos);
     ps__store_rlx(&cell->size, extent);

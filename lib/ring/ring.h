@@ -25,7 +25,6 @@
  *   lane.epoch               the member who takes the slot       its owner                            fencing
  *   lane.ring, lane.loan     the owner, once reserved            readers                              SYNC(reserve)
  *   cell.stamp               the producer that claimed it        everybody                            SYNC(commit)
- *   cell.begun               the producer that claimed it        readers of a lone message            SYNC(begun)
  *   reader.*, about.*        that member only                    producers, tools
  */
 #ifndef PS_RING_H
@@ -35,7 +34,7 @@
 #include <pthread.h>
 
 #define PS__UNIT       64u              /* bytes of a payload unit */
-#define PS__INLINE     88u              /* bytes of topic and data that fit into a cell */
+#define PS__INLINE     95u              /* bytes of topic and data that fit into a cell */
 #define PS__SET_WORDS  (PS_MEMBERS_MAX / 64)
 #define PS__EPOCHS     256u             /* by topic hash; one more for wildcards and size changes */
 #define PS__BATCH      64u              /* messages from one lane before the next has its turn; cursors are published as often */
@@ -80,18 +79,17 @@ struct ps__cell {
     ps__a32 pos;                        /* first unit of its payload */
     ps__a32 size;                       /* bytes of data */
     ps__a32 meta;                       /* kind | topic length << 8 */
-    unsigned char data[PS__INLINE];     /* INLINE: data, topic; RING: topic; LOAN: offset (8 bytes), topic */
-    ps__a64 begun;                      /* sequence + 1 from the claim on */
+    unsigned char data[PS__INLINE + 1]; /* INLINE: data, topic; RING: topic; LOAN: offset (8 bytes), topic. A NUL has room */
 };
 _Static_assert(sizeof(struct ps__cell) == PS__LINE, "a cell is 128 bytes");
 _Static_assert(offsetof(struct ps__cell, data) == 32, "inline data is 16-byte aligned");
 
-/* A cell, copied out: private, so plain fields of the same places. Where begun was there is room for a NUL behind the topic. */
+/* A cell, copied out: private, so plain fields of the same places. */
 struct ps__copy {
     _Alignas(PS__UNIT) uint64_t stamp;
     uint64_t hash;
     uint32_t publisher, pos, size, meta;
-    unsigned char data[PS__INLINE + sizeof(uint64_t)];
+    unsigned char data[PS__INLINE + 1];
 };
 _Static_assert(sizeof(struct ps__copy) == sizeof(struct ps__cell) &&
                offsetof(struct ps__copy, meta) == offsetof(struct ps__cell, meta) &&

@@ -22,7 +22,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
-#define PS__SHM_VERSION   2u
+#define PS__SHM_VERSION   3u
 #define PS__SHM_ALIGN     65536u
 #define PS__SHM_WORDS     4096u         /* offsets */
 #define PS__SHM_RESERVED  8184u         /* behind the words: members, once the slots of all are reserved */
