@@ -301,10 +301,10 @@ PS_API int ps_close(ps_bus *bus);
  *            PS_ECORRUPT  the bus's memory is damaged; nothing was sent
  *            PS_ESYS      first publish: the system refused; nothing was sent
  * Ownership  data stays the caller's.
- * Threads    any thread, also from a handler. The one that publishes first on a handle (inproc: on the bus) has the shortest way,
- *            until another one publishes there too; threads that do so without a pause let each other have runs of some
- *            microseconds.
- * Blocking   never, unless the URL says block=MS; never in a handler.   Allocates: never, but at the first publish.
+ * Threads    any thread, also from a handler. Threads that publish on one handle (inproc: on one bus) take turns: of some
+ *            microseconds while they do so without a pause. For one that has stopped publishing the next waits some 40 us; after
+ *            a dozen such times turns are given up, and each message costs a little more.
+ * Blocking   never but for its turn, unless the URL says block=MS; never in a handler.   Allocates: at the first publish.
  * Signals    not async-signal-safe.      Fork: PS_EFORKED in a child.      Since 0.1
  */
 PS_API int ps_publish(ps_bus *bus, const char *topic, const void *data, size_t size);
