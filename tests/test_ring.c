@@ -317,6 +317,23 @@ static void test_put_message_lies_in_its_cell_or_behind_it(void **state)
     heap_close(heap);
 }
 
+/* A message that is small enough leaves its cell's second line where it is: with its reader. */
+static void test_put_small_message_writes_one_line(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    for (size_t size = 30; size <= 32; size++) {
+        unsigned char *second = (unsigned char *)heap_cell(heap, size - 30) + PS__LINE / 2;
+        memset(second, 0xa5, PS__LINE / 2);
+        assert_ok(heap_put(heap, "t", bytes, size, NULL));
+        unsigned written = 0;
+        for (unsigned i = 0; i < PS__LINE / 2; i++)
+            written += second[i] != 0xa5;
+        assert_int_equal(written, size == 32);
+    }
+    heap_close(heap);
+}
+
 static void test_pad_payload_never_goes_over_the_rings_end(void **state)
 {
     (void)state;
@@ -641,6 +658,7 @@ int main(void)
         cmocka_unit_test(test_claim_stays_owned_where_the_ring_is_full),
         cmocka_unit_test(test_units_of_each_kind_rounded_up),
         cmocka_unit_test(test_put_message_lies_in_its_cell_or_behind_it),
+        cmocka_unit_test(test_put_small_message_writes_one_line),
         cmocka_unit_test(test_pad_payload_never_goes_over_the_rings_end),
         cmocka_unit_test(test_room_reader_holds_cells_one_by_one),
         cmocka_unit_test(test_room_reader_holds_units_and_padding),
