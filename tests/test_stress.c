@@ -11,6 +11,7 @@
 #include "support.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -414,9 +415,62 @@ static int watch(void **state)
     return 0;
 }
 
+/* ------------------------------------------------------------------ more threads than have places of their own */
+
+enum { MANY = 40, OF_EACH = 500 };
+
+struct many {
+    ps_bus    *bus;
+    atomic_int failed, *go;
+};
+
+static void *publish_some(void *arg)
+{
+    struct many *many = arg;
+    while (!atomic_load(many->go))
+        sched_yield();
+    for (int i = 0; i < OF_EACH; i++)
+        if (ps_publish(many->bus, "t", &i, sizeof i) != 1)
+            atomic_fetch_add(&many->failed, 1);
+    return NULL;
+}
+
+/* On one handle, at once, and the second time by threads that find the places taken by those that ended. */
+static void test_p4_many_threads_on_one_inproc_handle_all_counted(void **state)
+{
+    (void)state;
+    ps_bus *bus, *reader;
+    atomic_int go = 0;
+    int got = 0;
+    const ps_msg *msg;
+    pthread_t thread[MANY];
+    assert_int_equal(ps_open(&bus, "inproc://many?depth=65536"), 0);
+    assert_int_equal(ps_open(&reader, "inproc://many"), 0);
+    assert_int_equal(ps_subscribe(reader, "t", NULL, NULL, NULL, NULL), 0);
+    struct many many = { bus, 0, &go };
+    for (int round = 1; round <= 2; round++) {
+        atomic_store(&go, 0);
+        for (int i = 0; i < MANY; i++)
+            assert_int_equal(pthread_create(&thread[i], NULL, publish_some, &many), 0);
+        atomic_store(&go, 1);
+        for (int i = 0; i < MANY; i++)
+            pthread_join(thread[i], NULL);
+        assert_int_equal(atomic_load(&many.failed), 0);
+        while (ps_next(reader, &msg, 0) == 1)
+            got++;
+        assert_int_equal(got, round * MANY * OF_EACH);
+        ps_bus_stats stats = { .size = sizeof stats };
+        assert_int_equal(ps_stats(bus, &stats), 0);
+        assert_int_equal(stats.published, round * MANY * OF_EACH);
+    }
+    assert_int_equal(ps_close(reader), 0);
+    assert_int_equal(ps_close(bus), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_p4_many_threads_on_one_inproc_handle_all_counted, watch),
         cmocka_unit_test_setup(test_p5_threads_over_inproc_nothing_lost_or_told, watch),
         cmocka_unit_test_setup(test_p5_threads_over_shm_nothing_lost_or_told, watch),
         cmocka_unit_test_setup(test_p5_processes_over_shm_nothing_lost_or_told, watch),

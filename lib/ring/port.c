@@ -93,7 +93,7 @@ static uint64_t port_behind(struct ps__lane *lane, uint64_t cursor)
 uint64_t ps__port_published(struct ps__port *port)
 {
     if (port->shared_lane) {
-        uint64_t sum = 0;
+        uint64_t sum = ps__load_rlx(&port->published_rest);
         for (unsigned i = 0; i < PS__TALLIES; i++) sum += ps__load_rlx(&port->published[i].count);
         return sum;
     }

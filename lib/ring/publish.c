@@ -94,12 +94,21 @@ static inline int publish_fenced(struct ps__port *port)
     return !port->shared_lane && ps__load_rlx(&port->own.lane->epoch) != port->publisher;
 }
 
-/* Each thread counts in a place of its own, without a locked operation; those that came too late share the last one. */
+static PS_NOINLINE void publish_tally_slow(struct ps__port *port, uint32_t self)
+{
+    struct ps__tally *tally = &port->published[self % PS__TALLIES];
+    uint32_t nobody = 0;
+    if (self <= PS__THREAD_LAST && ps__cas_rlx(&tally->thread, &nobody, self)) ps__bump(&tally->count, 1);
+    else ps__add_rlx(&port->published_rest, 1);
+}
+
+/* Each thread counts in a place of its own, without a locked operation; who finds another's there shares the rest. */
 static inline void publish_tally(struct ps__port *port)
 {
-    unsigned thread = ps__thread_number();
-    if (PS_LIKELY(thread < PS__TALLIES - 1)) ps__bump(&port->published[thread].count, 1);
-    else ps__add_rlx(&port->published[PS__TALLIES - 1].count, 1);
+    uint32_t self = ps__thread_number() + 1;
+    struct ps__tally *tally = &port->published[self % PS__TALLIES];
+    if (PS_LIKELY(ps__load_rlx(&tally->thread) == self)) ps__bump(&tally->count, 1);
+    else publish_tally_slow(port, self);
 }
 
 /* The message is there: tells those who sleep and want it, and answers how many want it. */

@@ -38,7 +38,7 @@
 #define PS__SET_WORDS  (PS_MEMBERS_MAX / 64)
 #define PS__EPOCHS     256u             /* by topic hash; one more for wildcards and size changes */
 #define PS__BATCH      64u              /* messages from one lane before the next has its turn; cursors are published as often */
-#define PS__TALLIES    16u              /* threads of a handle that count without a lock, and one */
+#define PS__TALLIES    16u              /* threads of a handle that count without a lock */
 #define PS__COPIES     64u              /* cells a reader copies at once: not more than a batch */
 #define PS__SLICE_MS   10               /* a dropped lock rings nobody: the longest sleep of who depends on one */
 
@@ -219,6 +219,11 @@ struct ps__lease {                      /* a loan that is out */
     char topic[PS_TOPIC_MAX + 1];
 };
 
+struct ps__tally {
+    _Alignas(64) ps__a64 count;
+    ps__a32 thread;                     /* whose it is, for good: number + 1; 0: nobody's */
+};
+
 struct ps__loans;                       /* loan.c: the free list of a lane's loan area */
 
 struct ps__port {
@@ -258,7 +263,8 @@ struct ps__port {
     struct ps__loans *loans;            /* of the lane; shared by the handles of an inproc bus */
     struct ps__lease *lease;            /* PS_LOANS_MAX, at the first loan */
     ps__a64 refused, evictions, wakes;
-    struct { _Alignas(64) ps__a64 count; } published[PS__TALLIES];      /* in a shared lane, by thread */
+    struct ps__tally published[PS__TALLIES];    /* in a shared lane, by thread */
+    ps__a64 published_rest;
     uint64_t first_number;              /* in a lane of its own: where it began */
 
     /* reading: the dispatching thread, or whoever joins while joined is 0 */
