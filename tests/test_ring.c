@@ -329,7 +329,7 @@ static void test_put_small_message_writes_one_line(void **state)
         unsigned written = 0;
         for (unsigned i = 0; i < PS__LINE / 2; i++)
             written += second[i] != 0xa5;
-        assert_int_equal(written, size == 32);
+        assert_true((written > 0) == (size == 32));     /* whole words, in a build for ThreadSanitizer */
     }
     heap_close(heap);
 }
