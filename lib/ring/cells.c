@@ -95,12 +95,10 @@ static PS_NOINLINE unsigned cells_lapped(struct ps__port *port, uint64_t oldest,
     return gone;
 }
 
-/* The hardware by itself comes too late. What is not claimed yet stays where it is: a cell that was just read instead. */
-static inline void cells_fetch(const struct ps__cell *cells, uint64_t c, uint64_t end, uint64_t mask)
+/* The cell to fetch early, for the hardware by itself comes too late. Lines that are not claimed yet stay with their producer. */
+static inline const char *cells_next(const struct ps__cell *cells, uint64_t c, uint64_t ahead, uint64_t end, uint64_t mask)
 {
-    const struct ps__cell *cell = &cells[(c < end ? c : c - CELLS_AHEAD) & mask];
-    __builtin_prefetch(cell);
-    __builtin_prefetch((const char *)cell + PS__LINE / 2);
+    return (const char *)&cells[(c + ahead < end ? c + ahead : c - 1) & mask];
 }
 
 int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
@@ -131,11 +129,13 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
          * before. */
         uint64_t hash = ps__load_rlx(&cell->hash);
         if (bits && ps__interest_lacks(bits, wild, hash)) {
-            __builtin_prefetch(&cells[(c + CELLS_AHEAD_UNWANTED < end ? c + CELLS_AHEAD_UNWANTED : c - 1) & mask], 0, 0);
+            __builtin_prefetch(cells_next(cells, c, CELLS_AHEAD_UNWANTED, end, mask), 0, 0);
             continue;
         }
         if (PS_UNLIKELY(ps__load_rlx(&cell->publisher) == mute)) continue;
-        cells_fetch(cells, c + CELLS_AHEAD, end, mask);
+        const char *next = cells_next(cells, c, CELLS_AHEAD, end, mask);
+        __builtin_prefetch(next);
+        __builtin_prefetch(next + PS__LINE / 2);
         copy->stamp = c;                        /* not what stands there by now: the cursor follows it */
         copy->hash = hash;
         ps__copy_out((char *)copy + CELLS_REST, (char *)cell + CELLS_REST, sizeof *copy - CELLS_REST);
