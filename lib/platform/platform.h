@@ -22,8 +22,6 @@ PS_PRIVATE uint64_t ps__deadline_ns(int timeout_ms);
 /* ---- randomness for ids and seeds; never fails, falls back to time and addresses */
 PS_PRIVATE void ps__random(void *bytes, size_t size);
 
-#define PS__LINE 128u                   /* two cache lines: the adjacent-line prefetcher fetches pairs */
-
 /* ---- threads */
 #if defined __GLIBC__
 #define PS__TLS _Thread_local __attribute__((tls_model("initial-exec")))
@@ -103,6 +101,9 @@ PS_PRIVATE void ps__kept_close(struct ps__kept *kept);          /* only if it is
 /* Anonymous zeroed memory, given to the program page by page as it is touched. NULL when there is none. */
 PS_PRIVATE void *ps__pages(size_t size);
 PS_PRIVATE void ps__pages_free(void *pages, size_t size);
+
+/* What different processors write lies so far apart: two cache lines, for the adjacent-line prefetcher fetches pairs. */
+#define PS__LINE 128u
 
 /* Fetches a line in order to write it. The compiler's builtin fetches it shared on plain x86-64, and then the write waits. */
 #if defined __x86_64__

@@ -12,6 +12,8 @@ PS_PRIVATE uint64_t ps__test_start_sequence;
 PS_PRIVATE uint32_t ps__test_start_position;
 #endif
 
+/* Here and not in claim.c, for gcc's undefined-behaviour sanitizer takes its address in ps__ring_walk for NULL otherwise: the
+ * linker puts an instruction that sets no flags in place of the one whose flags the check looks at. */
 PS_PRIVATE PS__TLS struct ps__claim_run ps__claim_run;
 
 void ps__lane_init(struct ps__lane *lane)
