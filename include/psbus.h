@@ -361,8 +361,8 @@ PS_API int ps_loan(ps_bus *bus, const char *topic, size_t size, void **data);
  *            PS_EAGAIN, PS_ECLOSED, PS_EFORKED, PS_EFENCED, PS_ECORRUPT    as ps_publish()
  *            After a failure the loan is still the caller's: try again, or ps_cancel() it.
  * Ownership  on success the memory is the bus's again.
- * Threads    any thread, also from a handler.
- * Blocking   never, unless the URL says block=MS; never in a handler.   Allocates: never.
+ * Threads    any thread, also from a handler; they take turns, as for ps_publish().
+ * Blocking   never but for its turn, unless the URL says block=MS; never in a handler.   Allocates: never.
  * Signals    not async-signal-safe.      Fork: PS_EFORKED in a child.      Since 0.1
  */
 PS_API int ps_commit(ps_bus *bus, void *data, size_t used);
