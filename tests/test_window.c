@@ -56,6 +56,22 @@ static void window_open(const char *scheme, ps_bus **from, ps_bus **other, struc
     assert_ok(ps_subscribe(*other, "unwanted", seen_take, NULL, NULL, NULL));
 }
 
+/* A publisher, and a reader of "more". */
+static void open_reader(const char *scheme, const char *options, ps_bus **from, struct seen *s, ps_sub **sub)
+{
+    const char *url = support_url(scheme, "window", options);
+    memset(s, 0, sizeof *s);
+    assert_ok(ps_open(from, url));
+    assert_ok(ps_open(&s->bus, url));
+    assert_ok(ps_subscribe(s->bus, "more", seen_take, s, NULL, sub));
+}
+
+static void publish_more(ps_bus *from, unsigned first, unsigned end)
+{
+    for (unsigned i = first; i < end; i++)
+        assert_int_equal(ps_publish(from, "more", &i, sizeof i), 1);
+}
+
 /* A publisher, and a reader that it does not wait for; nor for itself. */
 static void open_lossy(const char *scheme, const char *options, ps_bus **from, ps_bus **reader)
 {
@@ -133,16 +149,10 @@ static void test_window_call_reads_all_that_is_there_when_it_begins(void **state
     for (int t = 0; t < 2; t++) {
         struct seen s;
         ps_bus *from;
-        memset(&s, 0, sizeof s);
-        const char *url = support_url(schemes[t], "window", "depth=1024");
-        assert_ok(ps_open(&from, url));
-        assert_ok(ps_open(&s.bus, url));
-        assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, NULL));
-        for (unsigned i = 0; i < 300; i++)
-            assert_int_equal(ps_publish(from, "more", &i, sizeof i), 1);
+        open_reader(schemes[t], "depth=1024", &from, &s, NULL);
+        publish_more(from, 0, 300);
         assert_int_equal(ps_dispatch(s.bus, PS__COPIES, 0), PS__COPIES);
-        for (unsigned i = 300; i < 350; i++)
-            assert_int_equal(ps_publish(from, "more", &i, sizeof i), 1);
+        publish_more(from, 300, 350);
         assert_int_equal(ps_dispatch(s.bus, 0, 0), 350 - PS__COPIES);
         assert_ok(ps_close(s.bus));
         assert_ok(ps_close(from));
@@ -158,13 +168,8 @@ static void test_window_is_gone_with_the_last_subscription(void **state)
         struct seen s;
         ps_bus *from;
         ps_sub *sub;
-        memset(&s, 0, sizeof s);
-        const char *url = support_url(schemes[t], "window", "");
-        assert_ok(ps_open(&from, url));
-        assert_ok(ps_open(&s.bus, url));
-        assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, &sub));
-        for (unsigned i = 0; i < 10; i++)
-            assert_int_equal(ps_publish(from, "more", &i, sizeof i), 1);
+        open_reader(schemes[t], "", &from, &s, &sub);
+        publish_more(from, 0, 10);
         assert_int_equal(ps_dispatch(s.bus, 1, 0), 1);
         assert_ok(ps_unsubscribe(sub));
         assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, NULL));
@@ -187,13 +192,11 @@ static void test_window_gone_with_the_subscription_hides_no_loss(void **state)
         memset(&s, 0, sizeof s);
         open_lossy(schemes[t], "depth=64", &from, &s.bus);
         assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, &sub));
-        for (unsigned i = 0; i < 32; i++)
-            assert_int_equal(ps_publish(from, "more", &i, sizeof i), 1);
+        publish_more(from, 0, 32);
         assert_int_equal(ps_dispatch(s.bus, 1, 0), 1);
         assert_ok(ps_unsubscribe(sub));
         assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, NULL));
-        for (unsigned i = 0; i < 64 + 20; i++)
-            assert_int_equal(ps_publish(from, "more", &i, sizeof i), 1);
+        publish_more(from, 0, 64 + 20);
         ps_bus_stats stats = PS_BUS_STATS_INIT;
         assert_ok(ps_stats(s.bus, &stats));
         assert_int_equal(stats.lost, 20);
