@@ -436,7 +436,7 @@ static void *publish_some(void *arg)
 }
 
 /* On one handle, at once, and the second time by threads that find the places taken by those that ended. */
-static void test_p4_many_threads_on_one_inproc_handle_all_counted(void **state)
+static void test_many_threads_on_one_inproc_handle_all_counted(void **state)
 {
     (void)state;
     ps_bus *bus, *reader;
@@ -459,7 +459,7 @@ static void test_p4_many_threads_on_one_inproc_handle_all_counted(void **state)
         while (ps_next(reader, &msg, 0) == 1)
             got++;
         assert_int_equal(got, round * MANY * OF_EACH);
-        ps_bus_stats stats = { .size = sizeof stats };
+        ps_bus_stats stats = PS_BUS_STATS_INIT;
         assert_int_equal(ps_stats(bus, &stats), 0);
         assert_int_equal(stats.published, round * MANY * OF_EACH);
     }
@@ -470,7 +470,7 @@ static void test_p4_many_threads_on_one_inproc_handle_all_counted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup(test_p4_many_threads_on_one_inproc_handle_all_counted, watch),
+        cmocka_unit_test_setup(test_many_threads_on_one_inproc_handle_all_counted, watch),
         cmocka_unit_test_setup(test_p5_threads_over_inproc_nothing_lost_or_told, watch),
         cmocka_unit_test_setup(test_p5_threads_over_shm_nothing_lost_or_told, watch),
         cmocka_unit_test_setup(test_p5_processes_over_shm_nothing_lost_or_told, watch),
