@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * words.h - the memory that the members of a bus share: its words, lanes, cells, and what each member says of itself.
+ *
+ * Words and their writers. All are atomics; what follows from each order stands where it is used, tagged SYNC(…).
+ *
+ *   field                    written by                          read by
+ *   words.epoch              everybody, fetch_add                publishers                           SYNC(interest)
+ *   words.sleepers           everybody, own bit                  publishers                           SYNC(sleep)
+ *   words.waiters            everybody, own bit                  who makes room                       SYNC(space)
+ *   words.lanes_high, slots_high   raised by CAS                 everybody
+ *   words.geometry           CAS until fixed                     everybody
+ *   lane.tail                CAS by the lane's producers, or     readers, producers                   SYNC(claim), SYNC(own)
+ *                            a store by the owner of the claim
+ *   lane.limit               CAS by the lane's producers         producers, readers                   SYNC(limit)
+ *   lane.horizon             raised by the lane's producers      joiners                              SYNC(join)
+ *   lane.base                raised behind limit                 joiners
+ *   lane.loan_floor          its producers, only rises           readers of loans                     SYNC(loan)
+ *   lane.evicted             raised by the lane's producers      its reader, producers                SYNC(borrow)
+ *   lane.epoch               the member who takes the slot       its owner                            fencing
+ *   lane.ring, lane.loan     the owner, once reserved            readers                              SYNC(reserve)
+ *   cell.stamp               the producer that claimed it        everybody                            SYNC(commit)
+ *   reader.*, about.*        that member only                    producers, tools
+ */
+#ifndef PS_WORDS_H
+#define PS_WORDS_H
+
+#include "../core/internal.h"
+
+#define PS__UNIT       64u              /* bytes of a payload unit */
+#define PS__INLINE     95u              /* bytes of topic and data that fit into a cell */
+#define PS__SET_WORDS  (PS_MEMBERS_MAX / 64)
+#define PS__EPOCHS     256u             /* by topic hash; one more for wildcards and size changes */
+
+struct ps__words {
+    ps__a64 epoch[PS__EPOCHS + 1];
+    _Alignas(PS__LINE) ps__a64 sleepers[PS__SET_WORDS];
+    _Alignas(PS__LINE) ps__a64 waiters[PS__SET_WORDS];
+    _Alignas(PS__LINE) ps__a64 lanes_high;
+    ps__a64 slots_high;
+    ps__a64 geometry;                   /* struct ps__geometry, packed */
+};
+_Static_assert(sizeof(struct ps__words) <= 4096, "the shared words fit a page");
+
+struct ps__lane {
+    _Alignas(PS__LINE) ps__a64 tail;    /* {seq, pos} next to claim; the very word late readers check against */
+    _Alignas(PS__LINE) ps__a64 limit;   /* {seq, pos} everything before may be overwritten: what other readers check against */
+    _Alignas(PS__LINE) ps__a64 horizon; /* seq: upper bound of any limit in the making */
+    ps__a64 base;                       /* 64-bit number at or behind limit */
+    ps__a64 loan_floor;                 /* 64-bit number: loan chunks of cells before it may be rewritten */
+    ps__a64 epoch;                      /* of the member that owns the lane: its publisher number */
+    ps__a64 ring;                       /* the packed geometry once cells and payload are reserved; 0 before */
+    ps__a64 loan;                       /* the same for the loan area */
+    _Alignas(PS__LINE) ps__a64 evicted[PS_MEMBERS_MAX];    /* number of the join of reader r that is evicted */
+};
+_Static_assert(sizeof(struct ps__lane) <= 4096, "a lane fits a page");
+
+#define PS__KIND_INLINE 1u              /* data, then the topic, in the cell */
+#define PS__KIND_RING   2u              /* data in the payload ring; the topic in the cell, or behind the data */
+#define PS__KIND_LOAN   3u              /* data in the loan area; the topic in the cell, or in the payload ring */
+#define PS__KIND_HOLE   4u              /* abandoned; size is its extent in units */
+
+struct ps__cell {
+    ps__a64 stamp;                      /* sequence + 1 once committed */
+    ps__a64 hash;                       /* of the topic */
+    ps__a32 publisher;
+    ps__a32 pos;                        /* first unit of its payload */
+    ps__a32 size;                       /* bytes of data */
+    ps__a32 meta;                       /* kind | topic length << 8 */
+    unsigned char data[PS__INLINE + 1]; /* INLINE: data, topic; RING: topic; LOAN: offset (8 bytes), topic. A NUL has room */
+};
+_Static_assert(sizeof(struct ps__cell) == PS__LINE, "a cell is 128 bytes");
+_Static_assert(offsetof(struct ps__cell, data) == 32, "inline data is 16-byte aligned");
+
+/* A cell, copied out: private, so plain fields of the same places. */
+struct ps__copy {
+    _Alignas(PS__UNIT) uint64_t stamp;
+    uint64_t hash;
+    uint32_t publisher, pos, size, meta;
+    unsigned char data[PS__INLINE + 1];
+};
+_Static_assert(sizeof(struct ps__copy) == sizeof(struct ps__cell) &&
+               offsetof(struct ps__copy, meta) == offsetof(struct ps__cell, meta) &&
+               offsetof(struct ps__copy, data) == offsetof(struct ps__cell, data), "a copy looks like its cell");
+
+struct ps__reader {
+    ps__a64 join;                       /* 0: no gate; else join_last */
+    ps__a64 join_last;                  /* never reset */
+    ps__a64 borrow;                     /* lane + 1 while handlers look into it */
+    _Alignas(PS__LINE) ps__a64 armed;   /* odd while asleep for messages; never repeats */
+    ps__a64 waiting;                    /* odd while asleep for space; never repeats */
+    _Alignas(PS__LINE) ps__a64 cursor[PS_MEMBERS_MAX];
+};
+#define PS__READER_ROOM 8192u           /* the block is staggered inside it by slot */
+_Static_assert(sizeof(struct ps__reader) + 4096 <= PS__READER_ROOM, "a staggered reader fits");
+
+#define PS__ABOUT_LOSSY  1u
+#define PS__ABOUT_SENDS  2u
+#define PS__ABOUT_READS  4u
+#define PS__ABOUT_NO_ECHO 8u
+
+struct ps__about {                      /* what a member says of itself; diagnostics, but for wild and big */
+    ps__a64 used;                       /* 1 while the slot is taken */
+    ps__a64 publisher, pid, flags, filters, lost, unwanted, published, idle_at_ms;
+    ps__a64 name[PS_NAME_MAX / 8 + 1];
+    ps__a64 evicted;
+    _Alignas(PS__LINE) ps__a64 wild;    /* bit d: there is a wildcard filter with a literal prefix of d levels */
+    ps__a64 big;                        /* 1: the large filter counts, not the small one */
+};
+_Static_assert(sizeof(struct ps__about) <= 4096, "a member's words fit a page");
+
+#define PS__SMALL_BITS (4096u * 8)      /* interest of a handle with up to some 3000 filters */
+#define PS__BIG_BITS   (131072u * 8)    /* and with up to 100 000: 10 bits a name */
+
+#define PS__AREA_SIZE  (PS__READER_ROOM + 4096u + PS__SMALL_BITS / 8)   /* reader, about, small filter */
+
+/* Where a slot's reader block lies: cursors and armed words of 64 members must not share a cache set. */
+static inline size_t ps__reader_offset(unsigned slot) { return (size_t)slot * PS__LINE % 4096u; }
+
+/* ------------------------------------------------------------------ packed words */
+
+/* {seq, pos}: both only grow, every comparison is a signed 32-bit difference. */
+static inline uint64_t ps__pack(uint32_t seq, uint32_t pos) { return (uint64_t)seq | (uint64_t)pos << 32; }
+static inline uint32_t ps__seq(uint64_t word) { return (uint32_t)word; }
+static inline uint32_t ps__pos(uint64_t word) { return (uint32_t)(word >> 32); }
+static inline int32_t ps__diff(uint32_t a, uint32_t b) { return (int32_t)(a - b); }
+/* The 64-bit number nearest at or behind `near` whose low half is seq. */
+static inline uint64_t ps__expand(uint64_t near, uint32_t seq) { return near + (uint32_t)(seq - (uint32_t)near); }
+
+struct ps__geometry {
+    unsigned depth_log, units_log, loans_log;   /* cells, payload units, loan units: powers of two */
+    unsigned named;                             /* 1 depth, 2 bytes, 4 loans were asked for by somebody */
+    int fixed;
+};
+PS_PRIVATE uint64_t ps__geometry_pack(const struct ps__geometry *g);
+/* 0, or PS_ECORRUPT if a field is out of range. */
+PS_PRIVATE int ps__geometry_unpack(uint64_t word, struct ps__geometry *g);
+/* What the URL asks for, or the defaults; PS_EINVAL if depth and bytes cannot be numbered together. */
+PS_PRIVATE int ps__geometry_wanted(const ps_url *url, struct ps__geometry *g);
+/* Puts the wishes into words.geometry while nothing is reserved; PS_EGEOMETRY if there is less than asked for. */
+PS_PRIVATE int ps__geometry_propose(struct ps__words *words, const struct ps__geometry *wanted);
+/* Fixes it and answers what it is. */
+PS_PRIVATE int ps__geometry_fix(struct ps__words *words, struct ps__geometry *g);
+static inline unsigned ps__geometry_depth_log(uint64_t word) { return word & 0xff; }
+static inline size_t ps__cells_size(const struct ps__geometry *g) { return (size_t)PS__LINE << g->depth_log; }
+static inline size_t ps__payload_size(const struct ps__geometry *g) { return (size_t)PS__UNIT << g->units_log; }
+static inline size_t ps__loans_size(const struct ps__geometry *g) { return (size_t)PS__UNIT << g->loans_log; }
+#define PS__MESSAGE_LEAST 1024u         /* every bus takes that much */
+/* The largest message of a payload ring, and the largest loan of an area, of so many bytes; and how a larger one is refused. */
+PS_PRIVATE uint64_t ps__message_max(uint64_t payload);
+PS_PRIVATE uint64_t ps__loan_max(uint64_t loans);
+PS_PRIVATE int ps__message_too_large(size_t size, uint64_t most);
+PS_PRIVATE int ps__loan_too_large(size_t size, uint64_t most);
+
+#endif
