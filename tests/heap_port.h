@@ -74,10 +74,7 @@ static inline int heap_closing(struct ps_host *host) { (void)host; return 0; }
 static inline void heap_view(struct heap_port *heap, struct ps__view *view)
 {
     view->lane = heap->port.view[0].lane;
-    view->cell = (struct ps__cell *)(void *)heap->ring;
-    view->payload = heap->ring + ps__cells_size(&heap->geometry);
-    view->cells = (uint32_t)1 << heap->geometry.depth_log;
-    view->units = (uint32_t)1 << heap->geometry.units_log;
+    ps__view_ring(view, heap->ring, &heap->geometry);
     if (ps__load_acq(&view->lane->loan)) {
         view->loan = heap->loan;
         view->loan_bytes = ps__loans_size(&heap->geometry);
@@ -146,7 +143,7 @@ static inline struct heap_port *heap_open(unsigned members, unsigned depth_log, 
     heap->geometry = (struct ps__geometry){ depth_log, units_log, units_log, 7, 1 };
     heap->memory_size = 8192 + (size_t)members * PS__AREA_SIZE;
     heap->memory = ps__pages(heap->memory_size);
-    heap->ring = ps__pages(ps__cells_size(&heap->geometry) + ps__payload_size(&heap->geometry));
+    heap->ring = ps__pages(ps__ring_size(&heap->geometry));
     heap->loan = ps__pages(ps__loans_size(&heap->geometry));
     assert_true(heap->memory && heap->ring && heap->loan);
     heap->host = (ps_host){ .size = sizeof heap->host, .seed = HEAP_SEED, .fail = heap_fail, .match = heap_match,
@@ -189,7 +186,7 @@ static inline void heap_close(struct heap_port *heap)
         if (heap->big[i])
             ps__pages_free((void *)heap->big[i], PS__BIG_BITS / 8);
     ps__pages_free(heap->memory, heap->memory_size);
-    ps__pages_free(heap->ring, ps__cells_size(&heap->geometry) + ps__payload_size(&heap->geometry));
+    ps__pages_free(heap->ring, ps__ring_size(&heap->geometry));
     ps__pages_free(heap->loan, ps__loans_size(&heap->geometry));
     free(heap);
 }

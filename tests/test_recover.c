@@ -85,6 +85,7 @@ static void assert_recovered(const struct scene *s, unsigned holes, const struct
             next++;
         uint32_t end = next < s->count ? s->start[next] : s->end[s->count - 1];
         assert_int_equal(ps__load_rlx(&cell->meta), PS__KIND_HOLE);
+        assert_int_equal(ps__load_rlx(&s->heap->port.own.digest[(s->first + i) & (CELLS - 1)]), 0);
         assert_int_equal(ps__load_rlx(&cell->pos), pos);
         assert_int_equal(ps__load_rlx(&cell->size), end - pos);
         pos = end;

@@ -117,10 +117,7 @@ static struct inproc_bus *inproc_new(const ps_url *url, const struct ps__geometr
 /* Fills a view from the bus. Under bus->lock, or behind the lane's ring word. */
 static void inproc_view(struct inproc_bus *bus, struct ps__view *view)
 {
-    view->cell = (struct ps__cell *)(void *)bus->ring;
-    view->payload = bus->ring + ps__cells_size(&bus->geometry);
-    view->cells = (uint32_t)1 << bus->geometry.depth_log;
-    view->units = (uint32_t)1 << bus->geometry.units_log;
+    ps__view_ring(view, bus->ring, &bus->geometry);
     if (ps__load_acq(&view->lane->loan)) {
         view->loan = bus->loan;
         view->loan_bytes = bus->loan_size;
@@ -140,7 +137,7 @@ static int inproc_lane_reserve(struct ps__port *port)
     port->own.lane = port->view[0].lane;
     pthread_mutex_lock(&bus->lock);
     if (!bus->ring && !(err = ps__geometry_fix(port->words, &bus->geometry))) {
-        bus->ring_size = ps__cells_size(&bus->geometry) + ps__payload_size(&bus->geometry);
+        bus->ring_size = ps__ring_size(&bus->geometry);
         bus->ring = ps__pages(bus->ring_size);
         if (!bus->ring) {
             err = ps__fail(PS_ENOMEM, "no memory for a ring of %zu bytes", bus->ring_size);

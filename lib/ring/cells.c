@@ -4,8 +4,9 @@
  *
  * tail's line is the producers', and a look at it costs both sides a transfer. So it is asked only by who has read all that it
  * knew of, and by who comes so late that limit has passed the cells. The lines of cells that are not claimed yet are the
- * producers', too: only what is known to be claimed is looked at. What nobody here wants is not copied: its second line stays
- * where it is, and the cursor passes over a run of such cells at once.
+ * producers', too: only what is known to be claimed is looked at. What nobody here wants is not copied, and the cursor passes
+ * over a run of such cells at once. Where that is most of them, their digests are asked first, eight in a line, and the cells
+ * stay where they are.
  *
  *   copy[copy_at .. copy_count)   cells of copy_lane that are wanted; next[copy_lane] is the number of the first of them
  *   copy[copy_count].stamp        where the next one would be: all numbers before it were looked at
@@ -15,9 +16,13 @@
  */
 #include "cells.h"
 
-#define CELLS_MOST 256u                 /* looked at at once: some hundred nanoseconds in which the cursor stands */
+#define CELLS_MOST 256u                 /* looked at at once: a microsecond or two in which the cursor stands */
+#define CELLS_MOST_SIFTED 1024u         /* the same by digests */
 #define CELLS_AHEAD 12u                 /* so far ahead cells are fetched */
-#define CELLS_AHEAD_UNWANTED 24u        /* and the first lines of what may be unwanted: the hardware fetches pairs */
+#define CELLS_DIGESTS 8u                /* in a line */
+#define CELLS_DIGESTS_AHEAD 128u        /* so far ahead those are fetched */
+#define CELLS_SPARSE 3u                 /* less than the third part of so many messages was wanted: sift the next ones */
+#define CELLS_SPARSE_LEAST 16u
 
 #define CELLS_REST offsetof(struct ps__copy, publisher)         /* behind stamp and hash; in vectors that no line divides */
 
@@ -95,61 +100,124 @@ static PS_NOINLINE unsigned cells_lapped(struct ps__port *port, uint64_t oldest,
     return gone;
 }
 
-/* The cell to fetch early, for the hardware by itself comes too late. Lines that are not claimed yet stay with their producer. */
-static inline const char *cells_next(const struct ps__cell *cells, uint64_t c, uint64_t ahead, uint64_t end, uint64_t mask)
+/* ------------------------------------------------------------------ a window's worth of cells, not yet believed */
+
+enum { CELLS_NOT_YET, CELLS_UNWANTED, CELLS_WANTED };
+
+/*
+ * bits and wild: what this handle shows of its interest, NULL: everything is wanted. Decided here for good, because a
+ * subscription that comes before it would be taken is no business of what was published before.
+ */
+static PS_ALWAYS_INLINE int cells_ask(struct ps__cell *cell, uint64_t stamp, const ps__a64 *bits, const ps__a64 *wild,
+                                      uint64_t mute, uint64_t *hash)
 {
-    return (const char *)&cells[(c + ahead < end ? c + ahead : c - 1) & mask];
+    /* SYNC(commit) acquire, other end ps__put. m1.5 */
+    if (ps__load_acq(&cell->stamp) != stamp) return CELLS_NOT_YET;
+    *hash = ps__load_rlx(&cell->hash);
+    if (bits && ps__interest_lacks(bits, wild, *hash)) return CELLS_UNWANTED;
+    return PS_UNLIKELY(ps__load_rlx(&cell->publisher) == mute) ? CELLS_UNWANTED : CELLS_WANTED;
 }
+
+static PS_ALWAYS_INLINE void cells_copy(struct ps__copy *copy, const struct ps__cell *cell, uint64_t stamp, uint64_t hash)
+{
+    copy->stamp = stamp;                        /* not what stands there by now: the cursor follows it */
+    copy->hash = hash;
+    ps__copy_out((char *)copy + CELLS_REST, (const char *)cell + CELLS_REST, sizeof *copy - CELLS_REST);
+}
+
+/* Copies what is wanted of the cells from c up to `end`; how many in *count. Answers where it stopped. */
+static PS_NOINLINE uint64_t cells_gather(struct ps__port *port, unsigned lane, uint64_t c, uint64_t end, unsigned *count)
+{
+    struct ps__cell *const cells = port->view[lane].cell;
+    const int member = ps__has_slot(port);      /* who only observes shows no interest */
+    const ps__a64 *const bits = member ? port->bits[port->slot] : NULL;
+    const ps__a64 *const wild = member ? &port->about[port->slot]->wild : NULL;
+    const uint64_t mask = port->view[lane].cells - 1, mute = port->mute;
+    struct ps__copy *copy = port->copy;
+    unsigned room = PS__COPIES;
+    while (c != end && room) {
+        uint64_t hash;
+        struct ps__cell *cell = &cells[c & mask];
+        int asked = cells_ask(cell, c + 1, bits, wild, mute, &hash);
+        if (asked == CELLS_NOT_YET) break;
+        c++;
+        if (asked == CELLS_UNWANTED) continue;
+        /* The hardware by itself comes too late. Lines that are not claimed yet stay with their producer. */
+        const char *next = (const char *)&cells[(c + CELLS_AHEAD < end ? c + CELLS_AHEAD : c - 1) & mask];
+        __builtin_prefetch(next);
+        __builtin_prefetch(next + PS__LINE / 2);
+        cells_copy(copy++, cell, c, hash);
+        room--;
+    }
+    *count = PS__COPIES - room;
+    return c;
+}
+
+/*
+ * The same where little is wanted: digests tell which cells to look at. Those are fetched meanwhile, and then copied as above.
+ * A digest that is not this message's is no answer: then its cell is asked, wanted or not, there or not.
+ */
+static PS_NOINLINE uint64_t cells_sift(struct ps__port *port, unsigned lane, uint64_t c, uint64_t end, unsigned *count)
+{
+    const struct ps__view *view = &port->view[lane];
+    const ps__a64 *const bits = port->bits[port->slot], *const wild = &port->about[port->slot]->wild;
+    const uint64_t mask = view->cells - 1;
+    uint64_t found[PS__COPIES], hash;
+    unsigned n = 0, copied = 0;
+    for (; c != end && n != PS__COPIES; c++) {
+        if (c % CELLS_DIGESTS == 0 && c + CELLS_DIGESTS_AHEAD < end)
+            __builtin_prefetch((const char *)&view->digest[(c + CELLS_DIGESTS_AHEAD) & mask]);
+        /* SYNC(digest) acquire, other end ps__put: the bits behind it are as new as those behind the stamp, and the stamp is
+         * there for the last look in ps__cells_fill. m14.1, m14.3 */
+        uint64_t digest = ps__load_acq(&view->digest[c & mask]);
+        if (ps__digest_is_of(digest, c) && ps__interest_lacks(bits, wild, digest)) continue;
+        const char *cell = (const char *)&view->cell[c & mask];
+        __builtin_prefetch(cell);
+        __builtin_prefetch(cell + PS__LINE / 2);
+        found[n++] = c;
+    }
+    __builtin_prefetch(&view->cell[(c - 1) & mask]);    /* for the last look */
+    for (unsigned i = 0; i < n; i++) {
+        struct ps__cell *cell = &view->cell[found[i] & mask];
+        int asked = cells_ask(cell, found[i] + 1, bits, wild, port->mute, &hash);
+        if (asked == CELLS_NOT_YET) {
+            c = found[i];
+            break;
+        }
+        if (asked == CELLS_WANTED) cells_copy(&port->copy[copied++], cell, found[i] + 1, hash);
+    }
+    *count = copied;
+    return c;
+}
+
+/* ------------------------------------------------------------------ the window */
 
 int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
 {
     if (port->copy_lane != lane) cells_turn(port, lane);
-    const uint64_t first = port->next[lane], mask = port->view[lane].cells - 1, mute = port->mute;
+    const uint64_t first = port->next[lane], mask = port->view[lane].cells - 1;
     struct ps__cell *const cells = port->view[lane].cell;
     ps__a64 *const tail = &port->view[lane].lane->tail;
-    const int member = ps__has_slot(port);      /* who only observes shows no interest */
-    const ps__a64 *const bits = member ? port->bits[port->slot] : NULL;
-    const ps__a64 *const wild = member ? &port->about[port->slot]->wild : NULL;
-    uint64_t c = first, known = port->copy_tail;
-    if (most > CELLS_MOST) most = CELLS_MOST;
+    uint64_t known = port->copy_tail;
+    const uint64_t at_once = port->sparse ? CELLS_MOST_SIFTED : CELLS_MOST;
+    if (most > at_once) most = at_once;
     /* Relaxed, and not to be believed: how far to look. A mark that is due shall cover all that is there now. */
     if ((int64_t)(known - first) <= 0 || port->marked == PS__MARK_DUE) {
         int32_t ahead = ps__diff(ps__seq(ps__load_rlx(tail)), (uint32_t)first);
         known = first + (uint32_t)(ahead > 0 ? ahead : 0);
     }
     const uint64_t limit = first + most, end = (int64_t)(known - limit) < 0 ? known : limit;
-    struct ps__copy *copy = port->copy;
-    unsigned room = PS__COPIES;
-    while (c != end && room) {
-        struct ps__cell *cell = &cells[c & mask];
-        /* SYNC(commit) acquire, other end ps__put. m1.5 */
-        if (ps__load_acq(&cell->stamp) != c + 1) break;
-        c++;
-        /* Decided here for good, because a subscription that comes before it would be taken is no business of what was published
-         * before. */
-        uint64_t hash = ps__load_rlx(&cell->hash);
-        if (bits && ps__interest_lacks(bits, wild, hash)) {
-            __builtin_prefetch(cells_next(cells, c, CELLS_AHEAD_UNWANTED, end, mask), 0, 0);
-            continue;
-        }
-        if (PS_UNLIKELY(ps__load_rlx(&cell->publisher) == mute)) continue;
-        const char *next = cells_next(cells, c, CELLS_AHEAD, end, mask);
-        __builtin_prefetch(next);
-        __builtin_prefetch(next + PS__LINE / 2);
-        copy->stamp = c;                        /* not what stands there by now: the cursor follows it */
-        copy->hash = hash;
-        ps__copy_out((char *)copy + CELLS_REST, (char *)cell + CELLS_REST, sizeof *copy - CELLS_REST);
-        copy++;
-        room--;
-    }
+    unsigned count;
+    uint64_t c = (port->sparse ? cells_sift : cells_gather)(port, lane, first, end, &count);
     /* SYNC(claim) acquire fence, other end ps__put: if anything above was of a later message, its claim is seen in tail now,
      * and that limit has passed it. An acquire load of tail in its place is not enough: m1.3, m7.2. */
     ps__fence_acq();
     if (PS_LIKELY(c != first && ps__cells_kept(&port->view[lane], first, c))) {
         port->copy_tail = known;
         ps__cells_drop(port);
-        port->at_head = c != limit && room;
-        cells_believe(port, c, PS__COPIES - room);
+        port->at_head = c != limit && count != PS__COPIES;
+        port->sparse = c - first >= CELLS_SPARSE_LEAST && count * CELLS_SPARSE < c - first && ps__has_slot(port);
+        cells_believe(port, c, count);
         return 1;
     }
     const uint32_t claimed = ps__seq(ps__load_rlx(tail)) - (uint32_t)first;
@@ -158,13 +226,13 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     uint64_t oldest = first;
     if (PS_UNLIKELY(claimed > mask + 1)) oldest += claimed - (mask + 1);
     if (PS_UNLIKELY(c - first > claimed)) {     /* stamps of what nobody has claimed are garbage, and nothing to step over */
-        for (c = first + claimed; copy != port->copy && (int64_t)(copy[-1].stamp - c) > 0; room++) copy--;
+        for (c = first + claimed; count && (int64_t)(port->copy[count - 1].stamp - c) > 0;) count--;
     }
     /* The second look is for a sleep of 2^32 messages in between: then the last cell has another stamp too. */
     if ((int64_t)(c - oldest) <= 0 || ps__load_rlx(&cells[(c - 1) & mask].stamp) != c) return 0;
-    if (PS_UNLIKELY(oldest != first)) port->copy_at = cells_lapped(port, oldest, PS__COPIES - room);
-    port->at_head = c != limit && room;
-    cells_believe(port, c, PS__COPIES - room);
+    if (PS_UNLIKELY(oldest != first)) port->copy_at = cells_lapped(port, oldest, count);
+    port->at_head = c != limit && count != PS__COPIES;
+    cells_believe(port, c, count);
     return 1;
 }
 
@@ -186,5 +254,9 @@ void ps__cells_mark(struct ps__port *port, unsigned found)
 
 #undef CELLS_MOST
 #undef CELLS_AHEAD
-#undef CELLS_AHEAD_UNWANTED
+#undef CELLS_MOST_SIFTED
+#undef CELLS_DIGESTS
+#undef CELLS_DIGESTS_AHEAD
+#undef CELLS_SPARSE
+#undef CELLS_SPARSE_LEAST
 #undef CELLS_REST

@@ -125,6 +125,15 @@ uint64_t ps__loan_max(uint64_t loans)
 }
 
 /* A quarter of the ring, so that several fit however they fall. */
+void ps__view_ring(struct ps__view *view, unsigned char *ring, const struct ps__geometry *g)
+{
+    view->payload = ring + ps__cells_size(g);
+    view->digest = (ps__a64 *)(void *)(view->payload + ps__payload_size(g));
+    view->cells = (uint32_t)1 << g->depth_log;
+    view->units = (uint32_t)1 << g->units_log;
+    view->cell = (struct ps__cell *)(void *)ring;
+}
+
 uint64_t ps__message_max(uint64_t payload)
 {
     return ps__loan_max(payload / 4);

@@ -120,7 +120,7 @@ void ps__port_stats(void *state, ps_bus_stats *stats)
     stats->depth = (uint64_t)1 << g.depth_log;
     stats->bytes = ps__payload_size(&g);
     stats->loans = ps__loans_size(&g);
-    stats->publisher_memory = port->shared_lane ? 0 : ps__cells_size(&g) + ps__payload_size(&g);
+    stats->publisher_memory = port->shared_lane ? 0 : ps__ring_size(&g);
     stats->message_max = ps__message_max(ps__payload_size(&g));
     stats->loan_max = ps__loan_max(ps__loans_size(&g));
     /* Overwritten, but not come to yet: told at once, because no later message may ever tell it. */

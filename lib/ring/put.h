@@ -17,6 +17,7 @@
 
 #define PS__PREFETCH 8u                 /* cells ahead */
 #define PS__PREFETCH_AGAIN 2u           /* and once more */
+#define PS__PREFETCH_DIGEST 32u         /* cells ahead, for their digests: four lines */
 #define PS__PREFETCH_UNITS 40u          /* units of payload ahead */
 #define PS__PREFETCH_LEAST 16u          /* payloads of no more units: the hardware does better alone */
 #define PS__PREFETCH_MOST  64u          /* payloads of more units: they fetch for themselves while they are copied */
@@ -223,6 +224,7 @@ static PS_ALWAYS_INLINE void put_prefetch(const struct ps__view *view, uint32_t 
 {
     put_prefetch_cell(view, seq + PS__PREFETCH, last_line);
     put_prefetch_cell(view, seq + PS__PREFETCH_AGAIN, last_line);
+    ps__prefetch_write(&view->digest[(seq + PS__PREFETCH_DIGEST) & (view->cells - 1)]);
     if (units <= PS__PREFETCH_LEAST || units > PS__PREFETCH_MOST) return;
     for (uint32_t u = PS__PREFETCH_UNITS; u < PS__PREFETCH_UNITS + units; u++)
         ps__prefetch_write(view->payload + (size_t)((pos + u) & (view->units - 1)) * PS__UNIT);
@@ -258,6 +260,8 @@ static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__mess
     ps__store_rlx(&cell->meta, kind | (uint32_t)m->topic->len << 8);
     /* SYNC(commit) release, other end every acquire load of a stamp: the cell and its payload are those of this number. */
     ps__store_rel(&cell->stamp, number + 1);
+    /* SYNC(digest) release, behind the stamp; other end cells_sift. m14.1, m14.2 */
+    ps__store_rel(&view->digest[ps__seq(tail) & (view->cells - 1)], ps__digest(number, m->topic->hash));
     ps__store_rlx(&port->guess, (uint32_t)number + 1);
     *stamp = number + 1;
     return 0;

@@ -234,9 +234,11 @@ PS_COLD static int ring_sane(const struct ps__view *view, uint64_t limit, uint64
     return 1;
 }
 
-PS_COLD static void ring_hole(struct ps__cell *cell, uint64_t number, uint32_t pos, uint32_t extent)
+PS_COLD static void ring_hole(const struct ps__view *view, uint64_t number, uint32_t pos, uint32_t extent)
 {
+    struct ps__cell *cell = &view->cell[number & (view->cells - 1)];
     ps__fence_rel();                    /* limit before the cell, as a publish does */
+    ps__store_rlx(&view->digest[number & (view->cells - 1)], 0);        /* in a damaged lane numbers may come again */
     ps__store_rlx(&cell->hash, 0);
     ps__store_rlx(&cell->pos, pos);
     ps__store_rlx(&cell->size, extent);
@@ -263,7 +265,7 @@ PS_COLD int ps__ring_recover(struct ps__port *port, const struct ps__view *view)
         uint64_t end = ps__expand(first, t);
         for (uint32_t i = 0; i < view->cells; i++) {
             uint64_t number = end - view->cells + i;
-            ring_hole(&view->cell[number & (view->cells - 1)], number, ps__pos(tail), 0);
+            ring_hole(view, number, ps__pos(tail), 0);
         }
         ps__store_rel(&lane->limit, tail);
         ps__raise(&lane->base, end);
@@ -281,7 +283,7 @@ PS_COLD int ps__ring_recover(struct ps__port *port, const struct ps__view *view)
                     if (ps__load_acq(&later->stamp) == first + k + 1) break;
                 }
                 if (k == count) end = ps__pos(tail);
-                ring_hole(cell, first + i, pos, end - pos);
+                ring_hole(view, first + i, pos, end - pos);
             }
             pos = ring_cell_end(cell);
         }

@@ -55,10 +55,14 @@ struct ps__view {                       /* a lane as this process sees it; geome
     struct ps__lane *lane;
     struct ps__cell *cell;              /* NULL: not mapped (yet) */
     unsigned char *payload;
+    ps__a64 *digest;                    /* of each cell */
     unsigned char *loan;                /* NULL: not mapped (yet) */
     uint32_t cells, units;              /* powers of two */
     uint64_t loan_bytes;
 };
+
+/* Fills in what lies in a ring of that geometry, the cells last. (geometry.c) */
+PS_PRIVATE void ps__view_ring(struct ps__view *view, unsigned char *ring, const struct ps__geometry *g);
 
 struct ps__clock {                      /* how long a reader has stood still, see ps__evict_look in evict.c */
     uint64_t join, cursor, last_ns, credit_ns, asked_ns;
@@ -139,6 +143,7 @@ struct ps__port {
     uint64_t stuck_ms;                  /* when lanes were looked at that stand before an unfinished claim */
     unsigned char *buffer;              /* payloads that are not inline, 64-byte aligned */
     size_t buffer_size;
+    int sparse;                         /* of the last messages little was wanted: cells.c */
     uint64_t mute;                      /* the publisher whose messages in a shared lane are passed over; beyond 32 bits: none */
     struct ps__copy copy[PS__COPIES + 1];       /* the window: cells.c */
     unsigned copy_lane, copy_at, copy_count;

@@ -20,6 +20,7 @@
  *   lane.epoch               the member who takes the slot       its owner                            fencing
  *   lane.ring, lane.loan     the owner, once reserved            readers                              SYNC(reserve)
  *   cell.stamp               the producer that claimed it        everybody                            SYNC(commit)
+ *   digests                  the producer that claimed the cell  readers                              SYNC(digest)
  *   reader.*, about.*        that member only                    producers, tools
  */
 #ifndef PS_WORDS_H
@@ -74,7 +75,7 @@ _Static_assert(offsetof(struct ps__cell, data) == 32, "inline data is 16-byte al
 
 /* A cell, copied out: private, so plain fields of the same places. */
 struct ps__copy {
-    _Alignas(PS__UNIT) uint64_t stamp;
+    _Alignas(PS__LINE) uint64_t stamp;
     uint64_t hash;
     uint32_t publisher, pos, size, meta;
     unsigned char data[PS__INLINE + 1];
@@ -82,6 +83,20 @@ struct ps__copy {
 _Static_assert(sizeof(struct ps__copy) == sizeof(struct ps__cell) &&
                offsetof(struct ps__copy, meta) == offsetof(struct ps__cell, meta) &&
                offsetof(struct ps__copy, data) == offsetof(struct ps__cell, data), "a copy looks like its cell");
+
+/*
+ * Beside each cell, its digest: number and topic of what was last committed there, in one word, so that a reader who wants little
+ * looks at eight messages in a line instead of one in two. A hint: it comes behind the commit, or never if its producer dies.
+ */
+#define PS__DIGEST_HASH 16              /* bits of the hash: what ps__interest_lacks asks for */
+static inline uint64_t ps__digest(uint64_t number, uint64_t hash)
+{
+    return (number + 1) << PS__DIGEST_HASH | (hash & (((uint64_t)1 << PS__DIGEST_HASH) - 1));
+}
+static inline int ps__digest_is_of(uint64_t digest, uint64_t number)
+{
+    return (digest ^ (number + 1) << PS__DIGEST_HASH) >> PS__DIGEST_HASH == 0;
+}
 
 struct ps__reader {
     ps__a64 join;                       /* 0: no gate; else join_last */
@@ -110,6 +125,7 @@ struct ps__about {                      /* what a member says of itself; diagnos
 _Static_assert(sizeof(struct ps__about) <= 4096, "a member's words fit a page");
 
 #define PS__SMALL_BITS (4096u * 8)      /* interest of a handle with up to some 3000 filters */
+_Static_assert(PS__SMALL_BITS <= 1u << PS__DIGEST_HASH, "a digest tells a filter's first bit");
 #define PS__BIG_BITS   (131072u * 8)    /* and with up to 100 000: 10 bits a name */
 
 #define PS__AREA_SIZE  (PS__READER_ROOM + 4096u + PS__SMALL_BITS / 8)   /* reader, about, small filter */
@@ -144,6 +160,10 @@ PS_PRIVATE int ps__geometry_fix(struct ps__words *words, struct ps__geometry *g)
 static inline unsigned ps__geometry_depth_log(uint64_t word) { return word & 0xff; }
 static inline size_t ps__cells_size(const struct ps__geometry *g) { return (size_t)PS__LINE << g->depth_log; }
 static inline size_t ps__payload_size(const struct ps__geometry *g) { return (size_t)PS__UNIT << g->units_log; }
+static inline size_t ps__ring_size(const struct ps__geometry *g)        /* cells, payload, digests */
+{
+    return ps__cells_size(g) + ps__payload_size(g) + (sizeof(ps__a64) << g->depth_log);
+}
 static inline size_t ps__loans_size(const struct ps__geometry *g) { return (size_t)PS__UNIT << g->loans_log; }
 #define PS__MESSAGE_LEAST 1024u         /* every bus takes that much */
 /* The largest message of a payload ring, and the largest loan of an area, of so many bytes; and how a larger one is refused. */

@@ -60,7 +60,7 @@ static uint64_t layout_align(uint64_t size) { return layout_up(size, PS__SHM_ALI
 
 size_t ps__shm_ring_size(const struct ps__shm *shm)
 {
-    return ps__cells_size(&shm->geometry) + ps__payload_size(&shm->geometry);
+    return ps__ring_size(&shm->geometry);
 }
 
 uint64_t ps__shm_ring_offset(const struct ps__shm *shm, unsigned slot)

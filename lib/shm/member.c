@@ -142,10 +142,7 @@ int ps__slot_map(struct ps__shm *shm, unsigned slot, int writable, struct ps__vi
     if (err) return err;
     unsigned char *memory;
     if ((err = member_map(shm, ps__shm_ring_offset(shm, slot), ps__shm_ring_size(shm), writable, &memory))) return err;
-    view->payload = memory + ps__cells_size(&shm->geometry);
-    view->cells = (uint32_t)1 << shm->geometry.depth_log;
-    view->units = (uint32_t)1 << shm->geometry.units_log;
-    view->cell = (struct ps__cell *)(void *)memory;
+    ps__view_ring(view, memory, &shm->geometry);
     return 0;
 }
 

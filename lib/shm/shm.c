@@ -136,7 +136,7 @@ static uint64_t shm_memory(struct ps__port *port, unsigned slot)
         if (slot < port->members && i != slot) continue;
         memory += ps__shm_slot_size(port->members);
         if (i >= high) continue;                /* never had a member: pages of it need not be touched */
-        if (ps__load_acq(&port->view[i].lane->ring)) memory += ps__cells_size(&g) + ps__payload_size(&g);
+        if (ps__load_acq(&port->view[i].lane->ring)) memory += ps__ring_size(&g);
         if (ps__load_acq(&port->view[i].lane->loan)) memory += ps__loans_size(&g);
         if (ps__load_acq(&port->about[i]->big)) memory += PS__BIG_BITS / 8;
     }

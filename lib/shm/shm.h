@@ -10,7 +10,7 @@
  *   8 KiB   + slot*8K     lane, reader, about, small filter      writable by the slot's owner, read-only to the others;
  *                                                12K with more than 128 members, whose words of each other need room
  *   then    + slot*128K   large interest filter          reserved when it is needed
- *   then    + slot*stride cells, payload; loans          reserved at the owner's first publish, first loan
+ *   then    + slot*stride cells, payload, digests; loans reserved at the owner's first publish, first loan
  *
  * Locks lie far beyond the data, two bytes a slot; whoever holds the first owns the slot, and while the second is locked what
  * stands in the slot belongs to a living process: so says the kernel.
@@ -22,7 +22,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 
-#define PS__SHM_VERSION   3u
+#define PS__SHM_VERSION   4u
 #define PS__SHM_ALIGN     65536u
 #define PS__SHM_WORDS     4096u         /* offsets */
 #define PS__SHM_RESERVED  8184u         /* behind the words: members, once the slots of all are reserved */
@@ -38,15 +38,15 @@ struct ps__shm_header {
     uint64_t id[2];                     /* random: names of bells derive from it */
     uint64_t check;                     /* over all of the above but magic */
 };
-_Static_assert(sizeof(struct ps__shm_header) == 56, "the header's layout is that of version 2");
+_Static_assert(sizeof(struct ps__shm_header) == 56, "the header's layout is that of version 4");
 _Static_assert(PS__SHM_WORDS + sizeof(struct ps__words) <= PS__SHM_RESERVED && sizeof(struct ps__about) == 384 &&
-               PS__SMALL_BITS == 32768, "the layout of version 2");
+               PS__SMALL_BITS == 32768, "the layout of version 4");
 _Static_assert(offsetof(struct ps__words, sleepers) == 2176 && offsetof(struct ps__words, geometry) == 2448 &&
                offsetof(struct ps__lane, limit) == 128 && offsetof(struct ps__lane, horizon) == 256 &&
                offsetof(struct ps__lane, epoch) == 280 && offsetof(struct ps__lane, loan) == 296 &&
                offsetof(struct ps__lane, evicted) == 384 && offsetof(struct ps__reader, armed) == 128 &&
                offsetof(struct ps__reader, cursor) == 256 && offsetof(struct ps__about, wild) == 256 &&
-               offsetof(struct ps__cell, meta) == 28, "the layout of version 2, on every architecture");
+               offsetof(struct ps__cell, meta) == 28, "the layout of version 4, on every architecture");
 
 struct ps__shm {
     struct ps__port port;               /* first: the ring's functions get this as their state */

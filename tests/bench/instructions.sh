@@ -44,7 +44,7 @@ count() {
 passed=0
 failed=0
 for scheme in shm inproc; do
-    for kind in publish-wanted publish-unwanted dispatch-many dispatch-one dispatch-empty; do
+    for kind in publish-wanted publish-unwanted dispatch-many dispatch-one dispatch-unwanted dispatch-empty; do
         found=$(count "$kind" "$scheme://instructions.$$")
         if [ -z "$found" ]; then
             echo "FAIL  $kind $scheme (could not be counted; output follows)"

@@ -65,14 +65,16 @@ struct kind {
     int repeat;         /* times a round */
     int each;           /* messages that one call of `what` is worth */
     unsigned handled;   /* handlers run in a round */
+    int sent;           /* 1: somebody else wants the topic, and holds nobody back */
 };
 
 static const struct kind kinds[] = {
-    { "publish-wanted", "user/0123456789a", nothing, publish_all, dispatch_all, 1, COUNT, COUNT },
-    { "publish-unwanted", "user/0123456789b", nothing, publish_all, nothing, 1, COUNT, 0 },
-    { "dispatch-many", "user/0123456789a", publish_all, dispatch_all, nothing, 1, COUNT, COUNT },
-    { "dispatch-one", "user/0123456789a", publish_one, dispatch_one, nothing, COUNT, 1, COUNT },
-    { "dispatch-empty", "user/0123456789a", nothing, dispatch_none, nothing, 1, COUNT, 0 },
+    { "publish-wanted", "user/0123456789a", nothing, publish_all, dispatch_all, 1, COUNT, COUNT, 0 },
+    { "publish-unwanted", "user/0123456789b", nothing, publish_all, nothing, 1, COUNT, 0, 0 },
+    { "dispatch-many", "user/0123456789a", publish_all, dispatch_all, nothing, 1, COUNT, COUNT, 0 },
+    { "dispatch-one", "user/0123456789a", publish_one, dispatch_one, nothing, COUNT, 1, COUNT, 0 },
+    { "dispatch-unwanted", "user/0123456789b", publish_all, dispatch_all, nothing, 1, COUNT, 0, 1 },
+    { "dispatch-empty", "user/0123456789a", nothing, dispatch_none, nothing, 1, COUNT, 0, 0 },
 };
 
 int main(int argc, char **argv)
@@ -85,10 +87,17 @@ int main(int argc, char **argv)
         fprintf(stderr, "count: is run by instructions.sh\n");
         return 2;
     }
+    ps_bus *other = NULL;
+    char lossy[200];
+    snprintf(lossy, sizeof lossy, "%s?lossy=1", argv[2]);
     must(ps_open(&publisher, argv[2]));
     must(ps_open(&reader, argv[2]));
     must(ps_subscribe(reader, "user/0123456789a", take, NULL, NULL, NULL));
     topic = kind->topic;
+    if (kind->sent) {
+        must(ps_open(&other, lossy));
+        must(ps_subscribe(other, topic, take, NULL, NULL, NULL));
+    }
     /* The first half warms up: first publishes map memory and fill caches of topics. */
     for (int round = 0; round < 2 * ROUNDS; round++) {
         handled = 0;
@@ -105,6 +114,8 @@ int main(int argc, char **argv)
             return 1;
         }
     }
+    if (other)
+        must(ps_close(other));
     must(ps_close(reader));
     must(ps_close(publisher));
     printf("%d\n", ROUNDS * kind->repeat * kind->each);
