@@ -250,7 +250,7 @@ int ps_publish(ps_bus *bus, const char *topic, const void *data, size_t size)
         if (size) return ps__fail(PS_EINVAL, "data is NULL");
         data = "";
     }
-    int result = ps__topic_read(topic, bus->host.seed, bus->topic_key, &parsed);
+    int result = ps__topic_read(topic, &bus->host.seed, &bus->topic_key, &parsed);
     if (PS_UNLIKELY(result)) return result;
     unsigned thread = ps__thread_number();
     if (PS_UNLIKELY(result = ps__enter_inline(bus, thread))) return result;

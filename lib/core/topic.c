@@ -96,7 +96,8 @@ int ps__topic_refuse(const char *topic)
 
 PS_COLD int ps__topic_parse(const char *topic, uint64_t seed, ps_topic *out)
 {
-    return ps__topic_read(topic, seed, ps__topic_key(seed), out);
+    uint64_t key = ps__topic_key(seed);
+    return ps__topic_read(topic, &seed, &key, out);
 }
 
 PS_COLD int ps__filter_parse(const char *filter, int exact, uint64_t seed, ps_filter *out)

@@ -134,7 +134,6 @@ static int inproc_lane_reserve(struct ps__port *port)
 {
     struct inproc_bus *bus = inproc_bus_of(port);
     int err = 0;
-    port->own.lane = port->view[0].lane;
     pthread_mutex_lock(&bus->lock);
     if (!bus->ring && !(err = ps__geometry_fix(port->words, &bus->geometry))) {
         bus->ring_size = ps__ring_size(&bus->geometry);

@@ -81,7 +81,7 @@ int ps__cells_lone(struct ps__port *port, unsigned lane)
     /* SYNC(claim) acquire fence, other end ps__put, as in ps__cells_fill. */
     ps__fence_acq();
     if (!ps__cells_kept(view, first, first + 1)) return 0;
-    if (port->shared_lane) ps__store_rlx(&port->guess, (uint32_t)first + 1);    /* an answer would come behind it */
+    if (port->shared_lane) ps__store_rlx(&port->guess, behind);     /* an answer would come there */
     port->copy_tail = first + 1;
     port->at_head = 1;
     cells_believe(port, first + 1, 1);

@@ -110,12 +110,13 @@ static PS_ALWAYS_INLINE int ps__interest_set(struct ps__port *port, const ps_top
     return any != 0;
 }
 
+/* How many a set has: at least one, or no words. */
 static PS_ALWAYS_INLINE int ps__interest_count(const uint64_t *set, unsigned words)
 {
     uint64_t count = 0;
     for (unsigned w = 0; w < words; w++) {
         if (PS_LIKELY((set[w] & (set[w] - 1)) == 0)) {
-            count += set[w] != 0;
+            count += words == 1 || set[w] != 0;
             continue;
         }
         /* By hand: without an instruction for it the compiler calls a function. */

@@ -21,7 +21,11 @@ PS_COLD int ps__port_reserve(struct ps__port *port)
             ps__claim_take(port);
             struct ps__about *about = port->about[port->slot];
             ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_SENDS);
-            ps__store_rel(&port->ready, 1);                     /* SYNC(setup) release */
+            ps__store_rlx(&port->guess, &port->own.cell[ps__seq(tail) & (port->own.cells - 1)]);
+            /* SYNC(setup) release, other ends publish_fenced, ps__port_ready. In this order: who is ready is not fenced. */
+            if (port->shared_lane) ps__store_rel(&port->no_fence, port->publisher);
+            else ps__store_rel(&port->fence, &port->own.lane->epoch);
+            ps__store_rel(&port->ready, 1);
         }
     }
     pthread_mutex_unlock(&port->setup);
@@ -88,10 +92,11 @@ int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint
     return publish_claim(port, units, claimed, first);
 }
 
-/* Writer's fence: a member that lost its lock while it lived must not write into another's lane. */
+/* Writer's fence: a member that lost its lock while it lived must not write into another's lane. Nor may who has none yet. */
 static inline int publish_fenced(struct ps__port *port)
 {
-    return !port->shared_lane && ps__load_rlx(&port->own.lane->epoch) != port->publisher;
+    /* SYNC(setup) acquire, other end ps__port_reserve: port->own is filled in. */
+    return ps__load_acq(ps__load_acq(&port->fence)) != port->publisher;
 }
 
 static PS_NOINLINE void publish_tally_slow(struct ps__port *port, uint32_t self)
@@ -151,14 +156,13 @@ static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps_
                                          int small)
 {
     uint64_t set[PS__SET_WORDS], stamp;
-    int ready = ps__load_acq(&port->ready) != 0;        /* SYNC(setup) acquire, as in ps__port_ready */
-    if (PS_LIKELY(ready)) {             /* readers had these lines last: fetch them while looking who wants it */
-        ps__prefetch_write(&port->own.lane->tail);
-        put_prefetch_cell(&port->own, ps__load_rlx(&port->guess), put_last_line(m));
-    }
+    /* Readers had these lines last: fetch them while looking who wants it. */
+    ps__prefetch_write(&port->own.lane->tail);
+    const size_t last_line = put_last_line(m);
+    put_prefetch_cell(ps__load_rlx(&port->guess), last_line);
     if (!ps__interest_set(port, m->topic, epoch, sets, set)) return 0;
-    if (PS_UNLIKELY(!ready || publish_fenced(port))) return PS_EAGAIN;
-    int err = small ? ps__put(port, m, PS__KIND_INLINE, &stamp) : ps__ring_put(port, m, &stamp);
+    if (PS_UNLIKELY(publish_fenced(port))) return PS_EAGAIN;
+    int err = small ? ps__put(port, m, PS__KIND_INLINE, last_line, &stamp) : ps__ring_put(port, m, &stamp);
     if (PS_UNLIKELY(err)) return err;
     if (port->shared_lane) publish_tally(port);         /* in a lane of its own the numbers tell */
 
@@ -168,19 +172,15 @@ static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps_
     return publish_tell(port, set, sets, stamp);
 }
 
-/* On a bus that had 65 to 128 members. */
-static PS_NOINLINE int publish_wide(struct ps__port *port, const ps_topic *topic, const void *data, size_t size, uint64_t epoch)
-{
-    struct ps__message m = { topic, data, size, NULL };
-    return publish_fast(port, &m, epoch, 2, 1);
-}
-
-/* One that does not fit into a cell, or on a bus that had still more. */
+/* Not inline, or on a bus that had more than 64 members. */
 static PS_NOINLINE int publish_other(struct ps__port *port, const ps_topic *topic, const void *data, size_t size, uint64_t epoch)
 {
+    unsigned sets = ps__set_words(port);                /* behind the epoch */
     struct ps__message m = { topic, data, size, NULL };
-    if (PS_UNLIKELY(size >= ps__load_rlx(&port->message_end) || port->observe)) return PS_EAGAIN;
-    return publish_fast(port, &m, epoch, ps__set_words(port), 0);       /* behind the epoch */
+    if (PS_UNLIKELY(port->observe)) return PS_EAGAIN;
+    if (size <= PS__INLINE && size + topic->len <= PS__INLINE && sets == 2) return publish_fast(port, &m, epoch, 2, 1);
+    if (PS_UNLIKELY(size >= ps__load_rlx(&port->message_end))) return PS_EAGAIN;
+    return publish_fast(port, &m, epoch, sets, 0);
 }
 
 /* One attempt to send whatever it is: the first, a loan, once more where there was no room. */
@@ -237,11 +237,10 @@ int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_
 {
     struct ps__port *port = state;
     uint64_t epoch = ps__interest_epoch(port, topic);
-    unsigned sets = ps__set_words(port);
     int result;
-    if (PS_LIKELY(size <= PS__INLINE && size + topic->len <= PS__INLINE && sets <= 2 && !port->observe)) {
+    if (PS_LIKELY(size <= PS__INLINE && size + topic->len <= port->inline_most && ps__set_words(port) == 1)) {
         struct ps__message m = { topic, data, size, NULL };
-        result = PS_LIKELY(sets == 1) ? publish_fast(port, &m, epoch, 1, 1) : publish_wide(port, topic, data, size, epoch);
+        result = publish_fast(port, &m, epoch, 1, 1);
     } else {
         result = publish_other(port, topic, data, size, epoch);
     }
@@ -259,5 +258,5 @@ int ps__port_wanted(void *state, const ps_topic *topic)
 int ps__ring_put(struct ps__port *port, const struct ps__message *m, uint64_t *stamp)
 {
     uint32_t kind = m->lease ? PS__KIND_LOAN : m->size + m->topic->len <= PS__INLINE ? PS__KIND_INLINE : PS__KIND_RING;
-    return ps__put(port, m, kind, stamp);
+    return ps__put(port, m, kind, put_last_line(m), stamp);
 }

@@ -207,11 +207,10 @@ static PS_ALWAYS_INLINE size_t put_last_line(const struct ps__message *m)
     return (size_t)(offsetof(struct ps__cell, data) + m->size + m->topic->len > PS__LINE / 2) * (PS__LINE / 2);
 }
 
-static PS_ALWAYS_INLINE void put_prefetch_cell(const struct ps__view *view, uint32_t seq, size_t last_line)
+static PS_ALWAYS_INLINE void put_prefetch_cell(struct ps__cell *cell, size_t last_line)
 {
-    char *cell = (char *)&view->cell[seq & (view->cells - 1)];
-    ps__prefetch_write(cell);
-    ps__prefetch_write(cell + last_line);
+    ps__prefetch_write((char *)cell);
+    ps__prefetch_write((char *)cell + last_line);
 }
 
 /*
@@ -222,8 +221,8 @@ static PS_ALWAYS_INLINE void put_prefetch_cell(const struct ps__view *view, uint
 static PS_ALWAYS_INLINE void put_prefetch(const struct ps__view *view, uint32_t seq, uint32_t pos, uint32_t units,
                                           size_t last_line)
 {
-    put_prefetch_cell(view, seq + PS__PREFETCH, last_line);
-    put_prefetch_cell(view, seq + PS__PREFETCH_AGAIN, last_line);
+    put_prefetch_cell(&view->cell[(seq + PS__PREFETCH) & (view->cells - 1)], last_line);
+    put_prefetch_cell(&view->cell[(seq + PS__PREFETCH_AGAIN) & (view->cells - 1)], last_line);
     ps__prefetch_write(&view->digest[(seq + PS__PREFETCH_DIGEST) & (view->cells - 1)]);
     if (units <= PS__PREFETCH_LEAST || units > PS__PREFETCH_MOST) return;
     for (uint32_t u = PS__PREFETCH_UNITS; u < PS__PREFETCH_UNITS + units; u++)
@@ -232,8 +231,12 @@ static PS_ALWAYS_INLINE void put_prefetch(const struct ps__view *view, uint32_t 
 
 /* ------------------------------------------------------------------ the whole */
 
-/* The message's number + 1 in *stamp and 0; PS_EAGAIN, nothing done. The kind is a constant where this is called. */
-static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__message *m, uint32_t kind, uint64_t *stamp)
+/*
+ * The message's number + 1 in *stamp and 0; PS_EAGAIN, nothing done. The kind is a constant where this is called; last_line is
+ * put_last_line(m), asked once.
+ */
+static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__message *m, uint32_t kind, size_t last_line,
+                                    uint64_t *stamp)
 {
     const struct ps__view *view = &port->own;
     struct ps__lane *lane = view->lane;
@@ -242,8 +245,11 @@ static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__mess
     if (kind == PS__KIND_RING) put_touch(m->data, m->size);
     int err = put_claim(port, units, &tail, &pos);
     if (PS_UNLIKELY(err)) return err;
-    struct ps__cell *cell = &view->cell[ps__seq(tail) & (view->cells - 1)];
-    put_prefetch(view, ps__seq(tail), pos, units, put_last_line(m));
+    const uint32_t mask = view->cells - 1;
+    struct ps__cell *const cell = &view->cell[ps__seq(tail) & mask];
+    ps__a64 *const digest = &view->digest[ps__seq(tail) & mask];
+    put_prefetch(view, ps__seq(tail), pos, units, last_line);
+    ps__store_rlx(&port->guess, &view->cell[(ps__seq(tail) + 1) & mask]);
     /* The old stamp, or base for a cell never used, is less than a lap behind: it expands the number to 64 bits. */
     uint64_t near = ps__load_rlx(&lane->base);
     int32_t ahead = ps__diff(ps__seq(tail), (uint32_t)near);
@@ -261,8 +267,7 @@ static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__mess
     /* SYNC(commit) release, other end every acquire load of a stamp: the cell and its payload are those of this number. */
     ps__store_rel(&cell->stamp, number + 1);
     /* SYNC(digest) release, behind the stamp; other end cells_sift. m14.1, m14.2 */
-    ps__store_rel(&view->digest[ps__seq(tail) & (view->cells - 1)], ps__digest(number, m->topic->hash));
-    ps__store_rlx(&port->guess, (uint32_t)number + 1);
+    ps__store_rel(digest, ps__digest(number, m->topic->hash));
     *stamp = number + 1;
     return 0;
 }

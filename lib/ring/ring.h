@@ -110,7 +110,10 @@ struct ps__port {
     ps__a32 ready, loans_ready;         /* own.cell, own.loan are there: SYNC(setup) */
     pthread_mutex_t setup;              /* reserving */
     pthread_mutex_t patience;           /* the clocks; only ever tried */
-    ps__a32 guess;                      /* the number that is likely claimed next: what to fetch early */
+    struct ps__cell *_Atomic guess;     /* the cell that is likely claimed next: what to fetch early */
+    uint32_t inline_most;               /* bytes of topic and data that go the short way; 0: this handle sends nothing */
+    ps__a64 *_Atomic fence;             /* a word that holds `publisher` while this handle may write its lane: SYNC(setup) */
+    ps__a64 no_fence;                   /* that word where no lane is taken from its owner, and before the lane is reserved */
     ps__a64 message_end;                /* sizes below it go; 0 until the lane is reserved: SYNC(setup) */
     ps__a32 mark_seq, mark_pos;         /* when to look for room ahead of need */
     ps__a64 *memo;                      /* memo_entries x (set_words + 1) */

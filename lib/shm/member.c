@@ -177,8 +177,7 @@ static int member_reserve(struct ps__shm *shm)
 int ps__slot_move_in(struct ps__shm *shm)
 {
     struct ps__port *port = &shm->port;
-    struct ps__lane *lane = port->view[port->slot].lane;
-    port->own.lane = lane;
+    struct ps__lane *lane = port->own.lane;
     uint64_t epoch = ps__load_rlx(&lane->epoch) + 1;
     if ((uint32_t)epoch == 0) epoch++;
     ps__store_rel(&lane->epoch, (uint32_t)epoch);       /* an owner that lost its lock alive sees it at its next publish */
