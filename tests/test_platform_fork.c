@@ -8,10 +8,12 @@
 #include "support.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -93,6 +95,79 @@ static void test_generation_cloned_child_differs(void **state)
     uint64_t own = ps__process_generation();
     assert_int_equal(clone_and_reap(cloned, &own), 0);
     assert_true(ps__process_generation() == own);
+}
+
+/* ------------------------------------------------------------------ numbers of threads */
+
+struct numbers {
+    unsigned own;                       /* of the thread that forked */
+    unsigned other[3];
+    pthread_barrier_t all;
+};
+
+static void *number_and_wait(void *arg)
+{
+    struct numbers *n = arg;
+    unsigned own = ps__thread_number();
+    for (int i = 0, at = 0; at == 0; i++) {
+        unsigned none = UINT_MAX;
+        at = __atomic_compare_exchange_n(&n->other[i], &none, own, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
+    }
+    pthread_barrier_wait(&n->all);
+    return NULL;
+}
+
+/* New threads in a child that may ask for numbers before and after the library knows of it: none gets the forking thread's. */
+static int numbers_in_child(void *arg)
+{
+    struct numbers *n = arg;
+    for (int round = 0; round < 2; round++) {
+        pthread_t thread[3];
+        memset(n->other, 0xff, sizeof n->other);
+        pthread_barrier_init(&n->all, NULL, 3);
+        for (int i = 0; i < 3; i++)
+            if (pthread_create(&thread[i], NULL, number_and_wait, n) != 0)
+                return 1;
+        for (int i = 0; i < 3; i++)
+            pthread_join(thread[i], NULL);
+        if (ps__thread_number() != n->own)
+            return 2;
+        for (int i = 0; i < 3; i++)
+            if (n->other[i] == n->own || n->other[i] == n->other[(i + 1) % 3])
+                return 3;
+        if (ps__process_init() != 0)
+            return 4;
+    }
+    return 0;
+}
+
+/* The thread that forks is a second one: in the child it is alone, and the numbers of the others are free. */
+static void *fork_with_number(void *arg)
+{
+    struct numbers n = { .own = ps__thread_number() };
+    int (*run)(int (*)(void *), void *) = *(int (**)(int (*)(void *), void *))arg;
+    return (void *)(intptr_t)run(numbers_in_child, &n);
+}
+
+static void numbers_after(void **state, int (*run)(int (*)(void *), void *))
+{
+    pthread_t thread;
+    void *code = NULL;
+    init(state);
+    (void)ps__thread_number();
+    assert_int_equal(pthread_create(&thread, NULL, fork_with_number, &run), 0);
+    assert_int_equal(pthread_join(thread, &code), 0);
+    assert_int_equal((intptr_t)code, 0);
+}
+
+static void test_thread_numbers_forked_child_shares_none(void **state)
+{
+    numbers_after(state, expect);
+}
+
+static void test_thread_numbers_cloned_child_shares_none(void **state)
+{
+    numbers_after(state, clone_and_reap);
 }
 
 static int wiping_refused(void *unused)
@@ -300,6 +375,8 @@ int main(void)
         cmocka_unit_test(test_generation_without_wiped_page_fork_handler_does_it),
         cmocka_unit_test(test_generation_forked_line_all_different),
         cmocka_unit_test(test_generation_cloned_child_differs),
+        cmocka_unit_test(test_thread_numbers_forked_child_shares_none),
+        cmocka_unit_test(test_thread_numbers_cloned_child_shares_none),
         cmocka_unit_test(test_entries_called_once_in_child_only),
         cmocka_unit_test(test_entries_changed_while_forking_list_whole),
 #if !PS_TSAN

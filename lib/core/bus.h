@@ -17,7 +17,7 @@
 #include "internal.h"
 #include <pthread.h>
 
-#define PS__INSIDE 64                   /* the last one is shared by the threads that have no slot of their own */
+#define PS__INSIDE (PS__THREADS_SMALL + 1)      /* the last one is shared by the threads that have no slot of their own */
 
 struct ps__table;                       /* subscription.c: buckets */
 

@@ -147,6 +147,21 @@ void ps__fence_heavy(void)
 
 #endif
 
+/* ------------------------------------------------------------------ threads */
+
+uint32_t ps__thread_id(void)
+{
+    return (uint32_t)syscall(SYS_gettid);
+}
+
+/* A signal that is none: only asks. Of one that cannot be asked for, it has not ended. */
+int ps__thread_ended(uint32_t id)
+{
+    int saved = errno, ended = syscall(SYS_tgkill, getpid(), id, 0) != 0 && errno == ESRCH;
+    errno = saved;
+    return ended;
+}
+
 /* ------------------------------------------------------------------ a page that fork empties */
 
 #define LINUX_MADV_WIPEONFORK 18                /* Linux 4.14 */

@@ -30,13 +30,20 @@ PS_PRIVATE void ps__random(void *bytes, size_t size);
 #endif
 PS_PRIVATE_OBJECT PS__TLS unsigned ps__thread_self;     /* one more than the number; 0: not given yet */
 PS_PRIVATE unsigned ps__thread_first(void);
+#define PS__THREADS_SMALL 63u                           /* numbers below it come back when their thread has ended */
 #define PS__THREAD_LAST (UINT32_MAX / 2 - 3)            /* the number of all that come after so many: months of threads */
-/* A small number of this thread: 0, 1, 2, … in the order of their first call; never given back. */
+/*
+ * The number of this thread, as small as can be: no other that lives has it. Whoever gets the number of one that has ended sees
+ * all that that one wrote.
+ */
 static inline unsigned ps__thread_number(void)
 {
     unsigned self = ps__thread_self;
     return PS_LIKELY(self != 0) ? self - 1 : ps__thread_first();
 }
+/* In linux.c: the kernel's number of this thread, 0: unknown; and has the thread of this process that had such a one ended? */
+PS_PRIVATE uint32_t ps__thread_id(void);
+PS_PRIVATE int ps__thread_ended(uint32_t id);
 /* Between two looks at what one waits for: yields first, then sleeps in growing slices. */
 PS_PRIVATE void ps__wait_step(unsigned *step);
 /* Switches thread cancellation off; the result goes to ps__cancel_restore. */

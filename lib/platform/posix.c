@@ -71,19 +71,59 @@ int ps__left_ms(uint64_t deadline_ns)
 
 /* ------------------------------------------------------------------ threads */
 
+static ps__a64 posix_word;                      /* the generation where there is no page for it */
+PS_PRIVATE _Atomic(ps__a64 *) ps__generation_word = &posix_word;
+
+/* Is this a child that ran no fork handler, and has not opened a handle since? */
+static int posix_cloned(void)
+{
+    ps__a64 *word = ps__load_rlx(&ps__generation_word);
+    return word != &posix_word && ps__load_acq(word) == 0;
+}
+
 PS_PRIVATE PS__TLS unsigned ps__thread_self;
+
+/*
+ * Who holds the small numbers, {how often it changed hands, the kernel's number of the thread}. A thread does not say that it
+ * ends, for there must be no destructor of ours in a program that has unloaded us: who needs a number asks the kernel.
+ */
+static ps__a64 posix_holder[PS__THREADS_SMALL];
+
+#define POSIX_FOR_EVER UINT32_MAX               /* held by a thread that nobody can ask for */
 
 PS_COLD unsigned ps__thread_first(void)
 {
-    static _Atomic unsigned last;
-    unsigned number = ps__add_rlx(&last, 1);            /* relaxed: only that no two are equal matters */
+    static _Atomic unsigned rest;
+    uint32_t id = posix_cloned() ? 0 : ps__thread_id();
+    for (unsigned n = 0; id && n < PS__THREADS_SMALL; n++) {
+        uint64_t holder = ps__load_rlx(&posix_holder[n]);
+        uint32_t whose = (uint32_t)holder;
+        /* One that had our id has ended as well. */
+        if (whose == POSIX_FOR_EVER || (whose && whose != id && !ps__thread_ended(whose))) continue;
+        /* It ended before the kernel told us, and the kernel may have given its id again since: the count tells. */
+        if (!ps__cas_rlx(&posix_holder[n], &holder, ((holder >> 32) + 1) << 32 | id)) continue;
+        ps__fence_sc();                         /* what it wrote lies before the kernel's answer */
+        ps__thread_self = n + 1;
+        return n;
+    }
+    unsigned number = PS__THREADS_SMALL + ps__add_rlx(&rest, 1);        /* relaxed: only that no two are equal matters */
     if (number >= PS__THREAD_LAST) {
-        ps__store_rlx(&last, PS__THREAD_LAST);          /* or it would begin anew */
+        ps__store_rlx(&rest, PS__THREAD_LAST - PS__THREADS_SMALL);      /* or it would begin anew */
         number = PS__THREAD_LAST;
     }
     ps__thread_self = number + 1;
     return number;
 }
+
+/* In a child: of its parent's threads there is but this one; or it may be another, and nobody knows which there were. */
+PS_COLD static void posix_threads_forked(int known)
+{
+    uint32_t id = known ? ps__thread_id() : POSIX_FOR_EVER;
+    for (unsigned n = 0; n < PS__THREADS_SMALL; n++)
+        ps__store_rlx(&posix_holder[n], !known || n + 1 == ps__thread_self ? id : 0);
+}
+
+#undef POSIX_FOR_EVER
 
 PS_COLD void ps__wait_step(unsigned *step)
 {
@@ -111,8 +151,6 @@ void ps__cancel_restore(int state)
 
 /* ------------------------------------------------------------------ fork */
 
-static ps__a64 posix_word;                      /* the generation where there is no page for it */
-PS_PRIVATE _Atomic(ps__a64 *) ps__generation_word = &posix_word;
 static ps__a64 posix_last_generation;           /* an ordinary variable: a child goes on where its parent was */
 
 static pthread_once_t posix_once = PTHREAD_ONCE_INIT;
@@ -132,7 +170,7 @@ static PS__TLS int posix_forking;             /* fork handlers of this thread's 
 PS_COLD static void posix_generation_renew(ps__a64 *word)
 {
     uint64_t none = 0;
-    (void)ps__cas_rlx(word, &none, ps__add_rlx(&posix_last_generation, 1) + 1);
+    (void)ps__cas_ar(word, &none, ps__add_rlx(&posix_last_generation, 1) + 1);
 }
 
 PS_COLD static void posix_fork_prepare(void)
@@ -154,6 +192,7 @@ PS_COLD static void posix_fork_child(void)
     ps__a64 *word = ps__load_rlx(&ps__generation_word);
     if (word == &posix_word)
         ps__store_rlx(word, 0);                 /* what the kernel has done to a page */
+    posix_threads_forked(1);
     posix_generation_renew(word);
     for (struct ps__fork_entry *entry = posix_entries; entry; entry = entry->next)
         entry->in_child(entry);
@@ -181,6 +220,7 @@ PS_COLD int ps__process_init(void)
          * not told: their descriptors may have been closed meanwhile, and the numbers may be somebody else's by now.
          */
         (void)pthread_mutex_init(&posix_mutex, NULL);
+        posix_threads_forked(0);
         posix_generation_renew(word);
     }
     if (PS_UNLIKELY(!ps__load_acq(&posix_atfork_done))) {

@@ -9,7 +9,7 @@
 
 struct ps__port;
 
-#define PS__SEATS 16u                   /* threads that may own a claim in turn; of those that ended, too */
+#define PS__SEATS 16u                   /* threads that may own a claim in turn */
 
 struct ps__claim {                      /* who may move tail: put.h, claim.c */
     ps__a64 owner;                      /* a thread's number + 1 and its seat << 32, or one of those below */
