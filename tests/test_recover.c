@@ -48,6 +48,7 @@ static struct scene scene_new(unsigned count)
         if (heap_put(s.heap, "topic", data, size, NULL))
             break;                      /* its units are full */
         struct ps__cell *cell = heap_cell(s.heap, s.first + s.count);
+        ps__store_rlx(&s.heap->port.own.digest[(s.first + s.count) & (CELLS - 1)], UINT64_MAX);
         uint32_t meta = ps__load_rlx(&cell->meta);
         s.start[s.count] = ps__load_rlx(&cell->pos);
         s.end[s.count++] = ps__load_rlx(&cell->pos) + ps__message_units(meta & 0xff, size, meta >> 8);

@@ -13,6 +13,7 @@
 extern uint64_t ps__test_start_sequence;        /* in the test variant of the library: where a fresh lane starts */
 
 #define NONE UINT64_C(0)                /* no digest */
+#define ALL  UINT64_C(0xffffffff)       /* in a digest: nobody wants it */
 #define FEW  100                        /* unwanted messages that make a reader sift */
 
 struct sift {
@@ -35,6 +36,7 @@ static void sift_take(const ps_msg *msg, void *user)
 }
 
 static void sift_rest(const ps_msg *msg, void *user) { (void)msg, (void)user; }
+static void sift_count(const ps_msg *msg, void *user) { (void)msg, ++*(unsigned *)user; }
 
 static void sift_open_with(struct sift *s, const char *scheme, const char *options, const char *reader, ps_handler take)
 {
@@ -78,13 +80,20 @@ static void sift_publish_unwanted(struct sift *s, unsigned count)
 
 static uint64_t sift_unwanted(struct sift *s) { return forge_stats(s->reader).unwanted; }
 
+/* Nothing of what it looked at last was copied, and that was not little. */
+static int sifts(struct sift *s)
+{
+    const struct ps__port *port = &forge_shm(s->reader)->port;
+    return port->copy_looked >= 16 && port->copy_count == 0;
+}
+
 /* From here on the reader sifts. */
 static void sift_begin(struct sift *s)
 {
     sift_publish_unwanted(s, FEW);
     assert_int_equal(ps_dispatch(s->reader, 0, 0), 0);
     assert_int_equal(sift_unwanted(s), FEW);
-    assert_true(forge_shm(s->reader)->port.sparse);
+    assert_true(sifts(s));
 }
 
 static ps__a64 *sift_digest(struct sift *s, uint64_t number)
@@ -105,10 +114,12 @@ static void test_sift_believes_the_digest_of_that_message_only(void **state)
     for (int i = 0; i < 6; i++)
         sift_publish(&s, 1);
     sift_publish_unwanted(&s, 20);
-    uint64_t other = ps__load_rlx(sift_digest(&s, first - 1)) & 0xffff;         /* of "unwanted" */
+    uint64_t own = ps__set_bit(forge_shm(s.reader)->port.slot);
+    assert_int_equal(ps__load_rlx(sift_digest(&s, first - 1)) & own, own);      /* of "unwanted" */
+    assert_int_equal(ps__load_rlx(sift_digest(&s, first)) & own, 0);
     const uint64_t digest[] = {
-        ps__digest(first, other), NONE, ps__digest(first + 2 + 256, other), ps__digest(first + 3 - 256, other),
-        ps__digest(first + 4 + 1, other), ps__digest(first + 5 + (UINT64_C(1) << 32), other),
+        (first + 1) << 32 | own, NONE, (first + 3 + 256) << 32 | ALL, (first + 4 - 256) << 32 | ALL, (first + 4) << 32 | ALL,
+        (first + 6) << 32 | (ALL & ~own),
     };
     for (unsigned i = 0; i < 6; i++)
         ps__store_rlx(sift_digest(&s, first + i), digest[i]);
@@ -129,11 +140,11 @@ static void test_sift_without_digests_asks_the_cells(void **state)
     for (int round = 0; round < 3; round++) {
         sift_publish_unwanted(&s, FEW);
         assert_int_equal(ps_dispatch(s.reader, 0, 0), 0);
-        assert_true(forge_shm(s.reader)->port.sparse);
+        assert_true(sifts(&s));
         for (int i = 0; i < 100; i++)
             sift_publish(&s, i % 10 == 9);
         for (uint64_t number = s.next - 100; number != s.next; number++)
-            ps__store_rlx(sift_digest(&s, number), round ? NONE : ps__digest(number - 256, ps__load_rlx(sift_digest(&s, number))));
+            ps__store_rlx(sift_digest(&s, number), round ? NONE : (number + 1 - 256) << 32 | ALL);
         assert_int_equal(ps_dispatch(s.reader, 0, 0), 10);
         assert_int_equal(s.wrong, 0);
         assert_int_equal(sift_unwanted(&s), (uint64_t)(round + 1) * (FEW + 90));
@@ -177,7 +188,7 @@ static void test_sift_new_subscription_gets_what_comes_behind_it(void **state)
     for (int round = 0; round < 10; round++) {
         sift_publish_unwanted(&s, FEW);
         assert_int_equal(ps_dispatch(s.reader, 0, 0), 0);
-        assert_true(forge_shm(s.reader)->port.sparse);
+        assert_true(sifts(&s));
         assert_ok(ps_subscribe(s.reader, "unwanted", sift_rest, NULL, NULL, &sub));
         sift_publish_unwanted(&s, FEW);
         assert_int_equal(ps_dispatch(s.reader, 0, 0), FEW);
@@ -185,6 +196,70 @@ static void test_sift_new_subscription_gets_what_comes_behind_it(void **state)
     }
     assert_int_equal(sift_unwanted(&s), 10 * FEW);
     sift_close(&s);
+}
+
+/* A wildcard filter cannot be asked by a hash, so that all is copied at first; but the publisher knows who wants what. */
+static void test_sift_wildcard_reader_sifts_as_well(void **state)
+{
+    (void)state;
+    static const char *const schemes[] = { "shm", "inproc" };
+    for (int t = 0; t < 2; t++) {
+        struct sift s;
+        unsigned count = 0;
+        sift_open(&s, schemes[t], "depth=1024", "");
+        assert_ok(ps_subscribe(s.reader, "room/+/x", sift_count, &count, NULL, NULL));
+        for (unsigned round = 1; round <= 8; round++) {
+            sift_publish_unwanted(&s, FEW);
+            assert_true(ps_publish(s.from, "room/1/x", "", 0) > 0);
+            assert_true(ps_publish(s.from, "room/1/y", "", 0) > 0);     /* by its prefix it might be wanted */
+            s.next += 2;
+            sift_publish(&s, 1);
+            assert_int_equal(ps_dispatch(s.reader, 0, 0), 2);
+            sift_publish_unwanted(&s, FEW);
+            assert_int_equal(ps_dispatch(s.reader, 0, 0), 0);
+            assert_true(sifts(&s));
+            assert_int_equal(sift_unwanted(&s), round * (2 * FEW + 1));
+            assert_int_equal(count, round);
+            assert_int_equal(s.wrong, 0);
+        }
+        sift_close(&s);
+    }
+}
+
+/* On a bus of more members than bits, and than words, those that share a bit get what they want, and are told of no more. */
+static void test_sift_members_that_share_a_bit_get_their_own(void **state)
+{
+    (void)state;
+    static const unsigned members[] = { 40, 70, 200 };
+    for (unsigned t = 0; t < 3; t++) {
+        static ps_bus *bus[200];
+        static struct { ps_bus_stats stats; unsigned count; } of[200];
+        char url[200], topic[16];
+        ps_bus *from;
+        snprintf(url, sizeof url, "%s", support_url("inproc", "sift", "members=256&depth=1024"));
+        memset(of, 0, sizeof of);
+        assert_ok(ps_open(&from, url));
+        for (unsigned i = 0; i < members[t]; i++) {
+            snprintf(topic, sizeof topic, "user/%u", i);
+            assert_ok(ps_open(&bus[i], url));
+            assert_ok(ps_subscribe(bus[i], topic, sift_count, &of[i].count, NULL, NULL));
+        }
+        for (unsigned round = 0; round < 4; round++) {
+            for (unsigned i = 0; i < members[t]; i++) {
+                snprintf(topic, sizeof topic, "user/%u", i);
+                for (unsigned k = 0; k < 3; k++)
+                    assert_int_equal(ps_publish(from, topic, "", 0), 1);
+            }
+            for (unsigned i = 0; i < members[t]; i++)
+                assert_int_equal(ps_dispatch(bus[i], 0, 0), 3);
+        }
+        for (unsigned i = 0; i < members[t]; i++) {
+            assert_int_equal(of[i].count, 12);
+            assert_int_equal(forge_stats(bus[i]).unwanted, 12 * (members[t] - 1));
+            assert_ok(ps_close(bus[i]));
+        }
+        assert_ok(ps_close(from));
+    }
 }
 
 /* Chance messages, taken all at once or a few at a time, over many laps, and where 32 and 48 bits of numbers come round. */
@@ -322,6 +397,8 @@ int main(void)
         cmocka_unit_test(test_sift_without_digests_asks_the_cells),
         cmocka_unit_test(test_sift_stops_before_an_unfinished_message),
         cmocka_unit_test(test_sift_new_subscription_gets_what_comes_behind_it),
+        cmocka_unit_test(test_sift_wildcard_reader_sifts_as_well),
+        cmocka_unit_test(test_sift_members_that_share_a_bit_get_their_own),
         cmocka_unit_test(test_sift_chance_messages_all_come),
         cmocka_unit_test(test_sift_lapped_reader_counts_what_it_lost),
         cmocka_unit_test(test_sift_reader_under_a_flood_counts_each_number_once),

@@ -21,8 +21,8 @@
 #define CELLS_AHEAD 12u                 /* so far ahead cells are fetched */
 #define CELLS_DIGESTS 8u                /* in a line */
 #define CELLS_DIGESTS_AHEAD 128u        /* so far ahead those are fetched */
-#define CELLS_SPARSE 3u                 /* less than the third part of so many messages was wanted: sift the next ones */
-#define CELLS_SPARSE_LEAST 16u
+#define CELLS_SPARSE 3u                 /* at most the third part was wanted, */
+#define CELLS_SPARSE_LEAST 16u          /* of so many messages: sift the next ones */
 
 #define CELLS_REST offsetof(struct ps__copy, publisher)         /* behind stamp and hash; in vectors that no line divides */
 
@@ -52,6 +52,8 @@ static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigne
     port->lag_got += count;
     port->turn_left -= count && count < port->turn_left ? count : port->turn_left;
     port->copy_show = port->shown[lane] + port->copy_every;
+    port->copy_looked = (unsigned)(c - first);
+    port->copy_missed = 0;
     port->moved[lane / 64] |= ps__set_bit(lane);
     port->any_moved = 1;
     const uint64_t next = port->copy[port->copy_at].stamp - 1;
@@ -167,10 +169,7 @@ static PS_NOINLINE uint64_t cells_sift(struct ps__port *port, unsigned lane, uin
     for (; c != end && n != PS__COPIES; c++) {
         if (c % CELLS_DIGESTS == 0 && c + CELLS_DIGESTS_AHEAD < end)
             __builtin_prefetch((const char *)&view->digest[(c + CELLS_DIGESTS_AHEAD) & mask]);
-        /* SYNC(digest) acquire, other end ps__put: the bits behind it are as new as those behind the stamp, and the stamp is
-         * there for the last look in ps__cells_fill. m14.1, m14.3 */
-        uint64_t digest = ps__load_acq(&view->digest[c & mask]);
-        if (ps__digest_is_of(digest, c) && ps__interest_lacks(bits, wild, digest)) continue;
+        if (ps__digest_spares(ps__load_rlx(&view->digest[c & mask]), c + 1, port->slot)) continue;
         const char *cell = (const char *)&view->cell[c & mask];
         __builtin_prefetch(cell);
         __builtin_prefetch(cell + PS__LINE / 2);
@@ -192,6 +191,13 @@ static PS_NOINLINE uint64_t cells_sift(struct ps__port *port, unsigned lane, uin
 
 /* ------------------------------------------------------------------ the window */
 
+/* Was little wanted of what was looked at last? Some of it may be to come. */
+static int cells_sparse(const struct ps__port *port)
+{
+    unsigned looked = port->copy_looked, unwanted = looked - port->copy_count + port->copy_missed;
+    return looked >= CELLS_SPARSE_LEAST && unwanted >= looked - looked / CELLS_SPARSE && ps__has_slot(port);
+}
+
 int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
 {
     if (port->copy_lane != lane) cells_turn(port, lane);
@@ -199,7 +205,8 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     struct ps__cell *const cells = port->view[lane].cell;
     ps__a64 *const tail = &port->view[lane].lane->tail;
     uint64_t known = port->copy_tail;
-    const uint64_t at_once = port->sparse ? CELLS_MOST_SIFTED : CELLS_MOST;
+    const int sparse = cells_sparse(port);
+    const uint64_t at_once = sparse ? CELLS_MOST_SIFTED : CELLS_MOST;
     if (most > at_once) most = at_once;
     /* Relaxed, and not to be believed: how far to look. A mark that is due shall cover all that is there now. */
     if ((int64_t)(known - first) <= 0 || port->marked == PS__MARK_DUE) {
@@ -208,15 +215,15 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     }
     const uint64_t limit = first + most, end = (int64_t)(known - limit) < 0 ? known : limit;
     unsigned count;
-    uint64_t c = (port->sparse ? cells_sift : cells_gather)(port, lane, first, end, &count);
+    uint64_t c = (sparse ? cells_sift : cells_gather)(port, lane, first, end, &count);
     /* SYNC(claim) acquire fence, other end ps__put: if anything above was of a later message, its claim is seen in tail now,
-     * and that limit has passed it. An acquire load of tail in its place is not enough: m1.3, m7.2. */
+     * and that limit has passed it. An acquire load of tail in its place is not enough: m1.3, m7.2.
+     * SYNC(digest) the same fence, other end publish_fast: who was told by a digest sees its stamp now. m14.3 */
     ps__fence_acq();
     if (PS_LIKELY(c != first && ps__cells_kept(&port->view[lane], first, c))) {
         port->copy_tail = known;
         ps__cells_drop(port);
         port->at_head = c != limit && count != PS__COPIES;
-        port->sparse = c - first >= CELLS_SPARSE_LEAST && count * CELLS_SPARSE < c - first && ps__has_slot(port);
         cells_believe(port, c, count);
         return 1;
     }

@@ -26,7 +26,7 @@ PS_PRIVATE void ps__cells_mark(struct ps__port *port, unsigned found);
 PS_PRIVATE void ps__cells_unwanted(struct ps__port *port, uint64_t count);
 static inline int ps__cells_left(const struct ps__port *port) { return port->copy_at < port->copy_count; }
 /* The cursor goes elsewhere, or nobody wants anything any more. What a handler, or a pull handle, looks at stays as it is. */
-static inline void ps__cells_drop(struct ps__port *port) { port->copy_at = port->copy_count = 0; }
+static inline void ps__cells_drop(struct ps__port *port) { port->copy_at = port->copy_count = port->copy_looked = 0; }
 
 /* The cursor of copy_lane moves, and publishers see that, also when the handler is slow. */
 static inline void ps__cells_pass(struct ps__port *port, uint64_t next)

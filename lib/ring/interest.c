@@ -184,5 +184,18 @@ void ps__interest_ask(struct ps__port *port, const ps_topic *topic, uint64_t key
     ps__store_rlx(&entry[0], tag);
 }
 
+/*
+ * Who marks a dead reader asks the kernel first, and somebody new may have moved in since. He joined before he showed an
+ * interest, so the epoch that brought it brings his join_last.
+ */
+PS_COLD uint64_t ps__interest_living(const struct ps__port *port, unsigned w, uint64_t set, uint64_t dead)
+{
+    for (; dead; dead &= dead - 1) {
+        unsigned r = w * 64 + (unsigned)__builtin_ctzll(dead);
+        if (ps__load_rlx(&port->reader[r]->join_last) + 1 == ps__load_rlx(&port->dead[r])) set &= ~ps__set_bit(r);
+    }
+    return set;
+}
+
 #undef INTEREST_BITS
 #undef INTEREST_UPGRADE

@@ -89,6 +89,9 @@ static inline uint64_t ps__memo_tag(const struct ps__port *port, uint64_t tag, u
 /* Asks every member, and remembers the answer under the key. */
 PS_PRIVATE void ps__interest_ask(struct ps__port *port, const ps_topic *topic, uint64_t key, unsigned words, uint64_t *set);
 
+/* A word of a set without those of its `dead` that are, behind the epoch. */
+PS_PRIVATE uint64_t ps__interest_living(const struct ps__port *port, unsigned w, uint64_t set, uint64_t dead);
+
 /*
  * Who wants it: the set under that epoch, from memory if it is known; 0 if empty. words: what ps__set_words said, here and below;
  * where it is a constant the loops cost nothing.
@@ -104,7 +107,8 @@ static PS_ALWAYS_INLINE int ps__interest_set(struct ps__port *port, const ps_top
     }
     if (PS_UNLIKELY(ps__load_rlx(&entry[0]) != tag)) ps__interest_ask(port, topic, key, words, set);
     for (unsigned w = 0; w < words; w++) {
-        set[w] &= ~ps__load_rlx(&port->dead_set[w]);
+        uint64_t dead = set[w] & ps__load_rlx(&port->dead_set[w]);
+        if (PS_UNLIKELY(dead)) set[w] = ps__interest_living(port, w, set[w], dead);
         any |= set[w];
     }
     return any != 0;

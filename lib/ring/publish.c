@@ -116,14 +116,17 @@ static inline void publish_tally(struct ps__port *port)
     else publish_tally_slow(port, self);
 }
 
-/* The message is there: tells those who sleep and want it, and answers how many want it. */
+/* The message is there: tells those who want it, and answers how many they are. The set is the one behind the fence. */
 static PS_ALWAYS_INLINE int publish_tell(struct ps__port *port, uint64_t *set, unsigned words, uint64_t stamp)
 {
+    const struct ps__view *view = &port->own;
     int count = ps__interest_count(set, words);
+    /* Relaxed, behind the fence that is behind the stamp, and of a set that is no older: who is spared subscribed later, and is
+     * not counted. m14.1, m14.2, m14.5 */
+    ps__store_rlx(&view->digest[(stamp - 1) & (view->cells - 1)], ps__digest(stamp, set, words));
     /* A commit also uncovers what a fellow producer committed behind it: somebody rung for that stopped here (m9.2). Whoever
      * sleeps is rung then, whatever it wants (m9.6 holds). The looks stand behind the fence (m9.4, m9.7). tail comes first: a
      * look at a cell that nobody has claimed yet would fetch its line for reading, and the next publish fetch it once more. */
-    const struct ps__view *view = &port->own;
     if (PS_UNLIKELY(ps__seq(ps__load_rlx(&view->lane->tail)) != (uint32_t)stamp) &&
         (int64_t)(ps__load_acq(&view->cell[stamp & (view->cells - 1)].stamp) - stamp) > 0)     /* or used again: m9.8 */
         ps__wake_all(port);
@@ -166,7 +169,8 @@ static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps_
     if (PS_UNLIKELY(err)) return err;
     if (port->shared_lane) publish_tally(port);         /* in a lane of its own the numbers tell */
 
-    /* SYNC(sleep) the commit before the looks at armed; other end sleep_arm. acq_rel is not enough: m5.2, m5.3. */
+    /* SYNC(sleep) the commit before the looks at armed; other end sleep_arm. acq_rel is not enough: m5.2, m5.3.
+     * SYNC(digest) and before the digest, and before the set that it tells; other end ps__cells_fill. */
     ps__fence_sc();
     if (PS_UNLIKELY(ps__interest_epoch(port, m->topic) != epoch)) return publish_tell_anew(port, m->topic, stamp);
     return publish_tell(port, set, sets, stamp);
@@ -196,7 +200,7 @@ static int publish_once(struct ps__port *port, const struct ps__message *m)
     err = m->lease ? ps__loans_put(port, m, &stamp) : ps__ring_put(port, m, &stamp);
     if (err) return err;
     if (port->shared_lane) publish_tally(port);
-    ps__fence_sc();                                     /* SYNC(sleep) as in publish_fast */
+    ps__fence_sc();                                     /* SYNC(sleep) SYNC(digest) as in publish_fast */
     return publish_tell_anew(port, m->topic, stamp);
 }
 

@@ -247,7 +247,6 @@ static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__mess
     if (PS_UNLIKELY(err)) return err;
     const uint32_t mask = view->cells - 1;
     struct ps__cell *const cell = &view->cell[ps__seq(tail) & mask];
-    ps__a64 *const digest = &view->digest[ps__seq(tail) & mask];
     put_prefetch(view, ps__seq(tail), pos, units, last_line);
     ps__store_rlx(&port->guess, &view->cell[(ps__seq(tail) + 1) & mask]);
     /* The old stamp, or base for a cell never used, is less than a lap behind: it expands the number to 64 bits. */
@@ -266,8 +265,6 @@ static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__mess
     ps__store_rlx(&cell->meta, kind | (uint32_t)m->topic->len << 8);
     /* SYNC(commit) release, other end every acquire load of a stamp: the cell and its payload are those of this number. */
     ps__store_rel(&cell->stamp, number + 1);
-    /* SYNC(digest) release, behind the stamp; other end cells_sift. m14.1, m14.2 */
-    ps__store_rel(digest, ps__digest(number, m->topic->hash));
     *stamp = number + 1;
     return 0;
 }

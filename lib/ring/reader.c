@@ -105,6 +105,7 @@ static PS_NOINLINE void reader_release(struct ps__port *port)
 
 static PS_NOINLINE int reader_unwanted(struct ps__port *port, const struct ps__copy *m)
 {
+    port->copy_missed++;
     reader_advance(port, m);
     ps__cells_unwanted(port, 1);
     return READER_SKIPPED;

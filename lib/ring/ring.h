@@ -146,10 +146,10 @@ struct ps__port {
     uint64_t stuck_ms;                  /* when lanes were looked at that stand before an unfinished claim */
     unsigned char *buffer;              /* payloads that are not inline, 64-byte aligned */
     size_t buffer_size;
-    int sparse;                         /* of the last messages little was wanted: cells.c */
     uint64_t mute;                      /* the publisher whose messages in a shared lane are passed over; beyond 32 bits: none */
     struct ps__copy copy[PS__COPIES + 1];       /* the window: cells.c */
     unsigned copy_lane, copy_at, copy_count;
+    unsigned copy_looked, copy_missed;  /* cells that were looked at for it; copies that nobody wants after all */
     uint64_t copy_tail;                 /* what copy_lane had claimed when that was last asked */
     uint64_t copy_show;                 /* the number at which waiters are told of its cursor, */
     uint64_t copy_every;                /* so many behind the last time */

@@ -85,17 +85,21 @@ _Static_assert(sizeof(struct ps__copy) == sizeof(struct ps__cell) &&
                offsetof(struct ps__copy, data) == offsetof(struct ps__cell, data), "a copy looks like its cell");
 
 /*
- * Beside each cell, its digest: number and topic of what was last committed there, in one word, so that a reader who wants little
- * looks at eight messages in a line instead of one in two. A hint: it comes behind the commit, or never if its producer dies.
+ * Beside each cell, its digest: which message stands there, and who does not want it, in one word; eight of them lie in a line,
+ * where a cell takes two. Members are folded into 32 bits: what one of them wants, those that share its bit are not spared. A
+ * hint: it comes behind the commit, or never, if its producer dies. 0 spares nobody.
  */
-#define PS__DIGEST_HASH 16              /* bits of the hash: what ps__interest_lacks asks for */
-static inline uint64_t ps__digest(uint64_t number, uint64_t hash)
+#define PS__DIGEST_BITS 32u
+static inline uint64_t ps__digest(uint64_t stamp, const uint64_t *set, unsigned words)
 {
-    return (number + 1) << PS__DIGEST_HASH | (hash & (((uint64_t)1 << PS__DIGEST_HASH) - 1));
+    uint64_t wanted = 0;
+    for (unsigned w = 0; w < words; w++) wanted |= set[w];
+    return stamp << 32 | (uint32_t)~(wanted | wanted >> 32);
 }
-static inline int ps__digest_is_of(uint64_t digest, uint64_t number)
+/* Is it of that message, and is the member in that slot spared? A number comes again after 2^32, as for swaps of tail. */
+static inline int ps__digest_spares(uint64_t digest, uint64_t stamp, unsigned slot)
 {
-    return (digest ^ (number + 1) << PS__DIGEST_HASH) >> PS__DIGEST_HASH == 0;
+    return (uint32_t)(digest >> 32) == (uint32_t)stamp && digest >> slot % PS__DIGEST_BITS & 1;
 }
 
 struct ps__reader {
@@ -125,7 +129,6 @@ struct ps__about {                      /* what a member says of itself; diagnos
 _Static_assert(sizeof(struct ps__about) <= 4096, "a member's words fit a page");
 
 #define PS__SMALL_BITS (4096u * 8)      /* interest of a handle with up to some 3000 filters */
-_Static_assert(PS__SMALL_BITS <= 1u << PS__DIGEST_HASH, "a digest tells a filter's first bit");
 #define PS__BIG_BITS   (131072u * 8)    /* and with up to 100 000: 10 bits a name */
 
 #define PS__AREA_SIZE  (PS__READER_ROOM + 4096u + PS__SMALL_BITS / 8)   /* reader, about, small filter */
