@@ -21,7 +21,7 @@
 #define CELLS_AHEAD 12u                 /* so far ahead cells are fetched */
 #define CELLS_DIGESTS 8u                /* in a line */
 #define CELLS_DIGESTS_AHEAD 128u        /* so far ahead those are fetched */
-#define CELLS_SPARSE 3u                 /* at most the third part was wanted, */
+#define CELLS_SPARSE 2u                 /* at most half was wanted, */
 #define CELLS_SPARSE_LEAST 16u          /* of so many messages: sift the next ones */
 
 #define CELLS_REST offsetof(struct ps__copy, publisher)         /* behind stamp and hash; in vectors that no line divides */
