@@ -5,7 +5,7 @@
  * tail's line is the producers', and a look at it costs both sides a transfer. So it is asked only by who has read all that it
  * knew of, and by who comes so late that limit has passed the cells. The lines of cells that are not claimed yet are the
  * producers', too: only what is known to be claimed is looked at. What nobody here wants is not copied, and the cursor passes
- * over a run of such cells at once. Where that is most of them, their digests are asked first, eight in a line, and the cells
+ * over a run of such cells at once. Where that is half of them, their digests are asked first, eight in a line, and the cells
  * stay where they are.
  *
  *   copy[copy_at .. copy_count)   cells of copy_lane that are wanted; next[copy_lane] is the number of the first of them
