@@ -5,6 +5,7 @@
  */
 #include "forge.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -196,6 +197,73 @@ static void test_sift_new_subscription_gets_what_comes_behind_it(void **state)
     }
     assert_int_equal(sift_unwanted(&s), 10 * FEW);
     sift_close(&s);
+}
+
+struct newcomer {
+    struct sift s;
+    atomic_uint go, done;               /* rounds */
+    unsigned pause, count, gaps;
+    uint64_t last;
+    ps_sub *sub;
+};
+
+static void newcomer_take(const ps_msg *msg, void *user)
+{
+    struct newcomer *n = user;
+    n->gaps += n->count && msg->sequence != n->last + 1;
+    n->last = msg->sequence;
+    n->count++;
+}
+
+static void *newcomer_main(void *arg)
+{
+    struct newcomer *n = arg;
+    for (unsigned round = 1;; round++) {
+        unsigned go;
+        while ((go = atomic_load(&n->go)) < round) { }
+        if (go == UINT_MAX)
+            return NULL;
+        for (volatile unsigned i = 0; i < n->pause; i++) { }
+        if (ps_subscribe(n->s.reader, "unwanted", newcomer_take, n, NULL, &n->sub) != 0)
+            n->s.wrong++;
+        atomic_store(&n->done, round);
+    }
+}
+
+/*
+ * A subscription that comes while a backlog of its topic is read begins somewhere in it, and gets all from there on; also where
+ * some of it has no digest and is asked by what is wanted now.
+ */
+static void test_sift_new_subscription_begins_somewhere_and_has_no_gaps(void **state)
+{
+    (void)state;
+    struct newcomer n = { .go = 0 };
+    pthread_t thread;
+    sift_open(&n.s, "shm", "depth=1024", "");
+    assert_int_equal(pthread_create(&thread, NULL, newcomer_main, &n), 0);
+    for (unsigned round = 1; round <= 1000; round++) {
+        sift_publish_unwanted(&n.s, FEW);
+        assert_int_equal(ps_dispatch(n.s.reader, 0, 0), 0);
+        uint64_t first = n.s.next;
+        sift_publish_unwanted(&n.s, 800);
+        for (uint64_t number = first + 5; round % 2 && number < n.s.next; number += 150)
+            ps__store_rlx(sift_digest(&n.s, number), NONE);
+        n.count = 0;
+        n.pause = (unsigned)(support_random() % 3000);
+        unsigned pause = (unsigned)(support_random() % 6000);
+        atomic_store(&n.go, round);
+        for (volatile unsigned i = 0; i < pause; i++) { }
+        assert_true(ps_dispatch(n.s.reader, 0, 0) >= 0);
+        while (atomic_load(&n.done) != round) { }
+        while (ps_dispatch(n.s.reader, 0, 0) > 0) { }
+        n.gaps += n.count && n.last != n.s.next - 1;
+        n.s.wrong += ps_unsubscribe(n.sub) != 0;
+    }
+    atomic_store(&n.go, UINT_MAX);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    assert_int_equal(n.gaps, 0);
+    assert_int_equal(n.s.wrong, 0);
+    sift_close(&n.s);
 }
 
 /* A wildcard filter cannot be asked by a hash, so that all is copied at first; but the publisher knows who wants what. */
@@ -397,6 +465,7 @@ int main(void)
         cmocka_unit_test(test_sift_without_digests_asks_the_cells),
         cmocka_unit_test(test_sift_stops_before_an_unfinished_message),
         cmocka_unit_test(test_sift_new_subscription_gets_what_comes_behind_it),
+        cmocka_unit_test(test_sift_new_subscription_begins_somewhere_and_has_no_gaps),
         cmocka_unit_test(test_sift_wildcard_reader_sifts_as_well),
         cmocka_unit_test(test_sift_members_that_share_a_bit_get_their_own),
         cmocka_unit_test(test_sift_chance_messages_all_come),

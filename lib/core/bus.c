@@ -4,7 +4,7 @@
  *
  * Every call marks itself inside while it runs, so that ps_close can wait for it: each thread counts in a slot of its own by
  * plain stores, and the closer pays for the order with a heavy fence (SYNC(inside)). The last slot is shared by the threads
- * that came too late for one, with locked operations.
+ * whose number is too large, with locked operations.
  */
 #include "bus.h"
 #include "topic.h"
@@ -15,7 +15,7 @@
 
 /* ------------------------------------------------------------------ inside */
 
-/* A thread that came too late for a slot of its own. */
+/* A thread that has no slot of its own. */
 void ps__enter_shared(ps_bus *bus)
 {
     ps__add_sc(&bus->inside[PS__INSIDE - 1].count, 1);

@@ -151,7 +151,10 @@ void ps__fence_heavy(void)
 
 uint32_t ps__thread_id(void)
 {
-    return (uint32_t)syscall(SYS_gettid);
+    int saved = errno;
+    long id = syscall(SYS_gettid);
+    errno = saved;
+    return id > 0 ? (uint32_t)id : 0;
 }
 
 /* A signal that is none: only asks. Of one that cannot be asked for, it has not ended. */

@@ -102,9 +102,13 @@ PS_COLD unsigned ps__thread_first(void)
         if (whose == POSIX_FOR_EVER || (whose && whose != id && !ps__thread_ended(whose))) continue;
         /* It ended before the kernel told us, and the kernel may have given its id again since: the count tells. */
         if (!ps__cas_rlx(&posix_holder[n], &holder, ((holder >> 32) + 1) << 32 | id)) continue;
-        ps__fence_sc();                         /* what it wrote lies before the kernel's answer */
+        /* What it wrote lies before the kernel's answer, or before the kernel gave us its id. */
+        ps__fence_sc();
         ps__thread_self = n + 1;
-        return n;
+        ps__fence_compiler();
+        if (ps__thread_id() == id) return n;
+        ps__thread_self = 0;                    /* a signal handler forked in between, and the child has only just learnt of us */
+        return ps__thread_first();
     }
     unsigned number = PS__THREADS_SMALL + ps__add_rlx(&rest, 1);        /* relaxed: only that no two are equal matters */
     if (number >= PS__THREAD_LAST) {

@@ -151,13 +151,14 @@ static PS_NOINLINE uint64_t cells_gather(struct ps__port *port, unsigned lane, u
         cells_copy(copy++, cell, c, hash);
         room--;
     }
+    port->at_head = room != 0;
     *count = PS__COPIES - room;
     return c;
 }
 
 /*
  * The same where little is wanted: digests tell which cells to look at. Those are fetched meanwhile, and then copied as above.
- * A digest that is not this message's is no answer: then its cell is asked, wanted or not, there or not.
+ * A digest that is not this message's is no answer: its cell is asked.
  */
 static PS_NOINLINE uint64_t cells_sift(struct ps__port *port, unsigned lane, uint64_t c, uint64_t end, unsigned *count)
 {
@@ -175,6 +176,7 @@ static PS_NOINLINE uint64_t cells_sift(struct ps__port *port, unsigned lane, uin
         __builtin_prefetch(cell + PS__LINE / 2);
         found[n++] = c;
     }
+    port->at_head = c == end;           /* or it stopped for want of room */
     __builtin_prefetch(&view->cell[(c - 1) & mask]);    /* for the last look */
     for (unsigned i = 0; i < n; i++) {
         struct ps__cell *cell = &view->cell[found[i] & mask];
@@ -198,6 +200,36 @@ static int cells_sparse(const struct ps__port *port)
     return looked >= CELLS_SPARSE_LEAST && unwanted >= looked - looked / CELLS_SPARSE && ps__has_slot(port);
 }
 
+/*
+ * May digests decide from `first` on? Their publishers must have known all that this handle wants now. What was sent before its
+ * last subscription is asked by the cells, as always: a subscription gets what is there from one message on, and not some of it.
+ */
+static int cells_may_sift(struct ps__port *port, unsigned lane, uint64_t first, uint32_t *interests)
+{
+    /* SYNC(sift) acquire, other end ps__port_subscribe. */
+    *interests = ps__load_acq(&port->interests);
+    if (*interests & 1) return 0;
+    if (PS_UNLIKELY(port->sift[lane].interests != *interests)) {
+        /* SYNC(sift) the epoch that the subscription raised, this fence, tail; other end publish_fast: tail, its fence, the
+         * epoch. Whoever claims behind this look knows of it. m14.7 */
+        ps__fence_sc();
+        port->sift[lane].from = ps__lane_tail(port->view[lane].lane);
+        port->sift[lane].interests = *interests;
+    }
+    return (int64_t)(first - port->sift[lane].from) >= 0;
+}
+
+/* Looks at what is there from `first` up to `known`, `most` of it; by digests, or the cells. Answers where it stopped. */
+static uint64_t cells_look(struct ps__port *port, unsigned lane, uint64_t first, uint64_t known, uint64_t most, int sift,
+                           unsigned *count)
+{
+    const uint64_t at_once = sift ? CELLS_MOST_SIFTED : CELLS_MOST, limit = first + (most < at_once ? most : at_once);
+    const uint64_t end = (int64_t)(known - limit) < 0 ? known : limit;
+    uint64_t c = (sift ? cells_sift : cells_gather)(port, lane, first, end, count);
+    if (c == limit) port->at_head = 0;
+    return c;
+}
+
 int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
 {
     if (port->copy_lane != lane) cells_turn(port, lane);
@@ -205,17 +237,20 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     struct ps__cell *const cells = port->view[lane].cell;
     ps__a64 *const tail = &port->view[lane].lane->tail;
     uint64_t known = port->copy_tail;
-    const int sparse = cells_sparse(port);
-    const uint64_t at_once = sparse ? CELLS_MOST_SIFTED : CELLS_MOST;
-    if (most > at_once) most = at_once;
     /* Relaxed, and not to be believed: how far to look. A mark that is due shall cover all that is there now. */
     if ((int64_t)(known - first) <= 0 || port->marked == PS__MARK_DUE) {
         int32_t ahead = ps__diff(ps__seq(ps__load_rlx(tail)), (uint32_t)first);
         known = first + (uint32_t)(ahead > 0 ? ahead : 0);
     }
-    const uint64_t limit = first + most, end = (int64_t)(known - limit) < 0 ? known : limit;
+    uint64_t c = first;
+    uint32_t interests;
     unsigned count;
-    uint64_t c = (sparse ? cells_sift : cells_gather)(port, lane, first, end, &count);
+    if (cells_may_sift(port, lane, first, &interests) && cells_sparse(port)) {
+        c = cells_look(port, lane, first, known, most, 1, &count);
+        ps__fence_acq();                /* SYNC(sift) as in cells_may_sift; m14.6 */
+        if (PS_UNLIKELY(ps__load_rlx(&port->interests) != interests)) c = first;
+    }
+    if (c == first) c = cells_look(port, lane, first, known, most, 0, &count);
     /* SYNC(claim) acquire fence, other end ps__put: if anything above was of a later message, its claim is seen in tail now,
      * and that limit has passed it. An acquire load of tail in its place is not enough: m1.3, m7.2.
      * SYNC(digest) the same fence, other end publish_fast: who was told by a digest sees its stamp now. m14.3 */
@@ -223,7 +258,6 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     if (PS_LIKELY(c != first && ps__cells_kept(&port->view[lane], first, c))) {
         port->copy_tail = known;
         ps__cells_drop(port);
-        port->at_head = c != limit && count != PS__COPIES;
         cells_believe(port, c, count);
         return 1;
     }
@@ -238,7 +272,6 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
     /* The second look is for a sleep of 2^32 messages in between: then the last cell has another stamp too. */
     if ((int64_t)(c - oldest) <= 0 || ps__load_rlx(&cells[(c - 1) & mask].stamp) != c) return 0;
     if (PS_UNLIKELY(oldest != first)) port->copy_at = cells_lapped(port, oldest, count);
-    port->at_head = c != limit && count != PS__COPIES;
     cells_believe(port, c, count);
     return 1;
 }

@@ -11,7 +11,8 @@
  *
  * Threads that publish without a pause would hand each other the lines of tail and of the cells at every message. In turns each
  * has them in its cache for some hundred. Where turns do not pay, because threads publish now and then, or one at a time, they
- * are an offence each, and after a few the claim is shared. So it is when more threads have owned it than there are seats.
+ * are an offence each, and after a few the claim is shared. So it is when it is owned by threads of more numbers than there are
+ * seats. A thread that has the number of one that has ended owns what that one owned.
  */
 #include "put.h"
 #include <errno.h>

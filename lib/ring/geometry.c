@@ -124,7 +124,6 @@ uint64_t ps__loan_max(uint64_t loans)
     return loans < most ? loans : most;
 }
 
-/* A quarter of the ring, so that several fit however they fall. */
 void ps__view_ring(struct ps__view *view, unsigned char *ring, const struct ps__geometry *g)
 {
     view->payload = ring + ps__cells_size(g);
@@ -134,6 +133,7 @@ void ps__view_ring(struct ps__view *view, unsigned char *ring, const struct ps__
     view->cell = (struct ps__cell *)(void *)ring;
 }
 
+/* A quarter of the ring, so that several fit however they fall. */
 uint64_t ps__message_max(uint64_t payload)
 {
     return ps__loan_max(payload / 4);

@@ -127,7 +127,13 @@ PS_COLD int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t fl
         ps__store_rel(&port->joined, 1);                /* SYNC(joined) release, other end reader_next */
     }
     /* Only now: a publisher that counts this handle really serves it (m3.9). */
-    if (ps__has_slot(port)) ps__interest_add(port, filter);
+    if (ps__has_slot(port)) {
+        /* SYNC(sift) release on both sides of it, other end cells_may_sift. m14.8 */
+        ps__store_rlx(&port->interests, ps__load_rlx(&port->interests) + 1);
+        ps__fence_rel();
+        ps__interest_add(port, filter);
+        ps__store_rel(&port->interests, ps__load_rlx(&port->interests) + 1);
+    }
     ps__fence_sc();                             /* a program that reads its own state right after is ordered behind it (m4.9) */
     return 0;
 }

@@ -23,7 +23,7 @@ PS_COLD int ps__port_reserve(struct ps__port *port)
             ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_SENDS);
             ps__store_rlx(&port->guess, &port->own.cell[ps__seq(tail) & (port->own.cells - 1)]);
             /* SYNC(setup) release, other ends publish_fenced, ps__port_ready. In this order: who is ready is not fenced. */
-            if (port->shared_lane) ps__store_rel(&port->no_fence, port->publisher);
+            if (port->shared_lane) ps__store_rel(&port->fence_own, port->publisher);
             else ps__store_rel(&port->fence, &port->own.lane->epoch);
             ps__store_rel(&port->ready, 1);
         }
@@ -176,7 +176,7 @@ static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps_
     return publish_tell(port, set, sets, stamp);
 }
 
-/* Not inline, or on a bus that had more than 64 members. */
+/* Not inline, on a bus that had more than 64 members, or by who only observes. */
 static PS_NOINLINE int publish_other(struct ps__port *port, const ps_topic *topic, const void *data, size_t size, uint64_t epoch)
 {
     unsigned sets = ps__set_words(port);                /* behind the epoch */

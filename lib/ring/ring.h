@@ -113,7 +113,7 @@ struct ps__port {
     struct ps__cell *_Atomic guess;     /* the cell that is likely claimed next: what to fetch early */
     uint32_t inline_most;               /* bytes of topic and data that go the short way; 0: this handle sends nothing */
     ps__a64 *_Atomic fence;             /* a word that holds `publisher` while this handle may write its lane: SYNC(setup) */
-    ps__a64 no_fence;                   /* that word where no lane is taken from its owner, and before the lane is reserved */
+    ps__a64 fence_own;                  /* that word in a shared lane, and, with another value, before the lane is reserved */
     ps__a64 message_end;                /* sizes below it go; 0 until the lane is reserved: SYNC(setup) */
     ps__a32 mark_seq, mark_pos;         /* when to look for room ahead of need */
     ps__a64 *memo;                      /* memo_entries x (set_words + 1) */
@@ -150,6 +150,8 @@ struct ps__port {
     struct ps__copy copy[PS__COPIES + 1];       /* the window: cells.c */
     unsigned copy_lane, copy_at, copy_count;
     unsigned copy_looked, copy_missed;  /* cells that were looked at for it; copies that nobody wants after all */
+    ps__a32 interests;                  /* counts subscriptions; odd while one is being added: SYNC(sift) */
+    struct { uint64_t from; uint32_t interests; } sift[PS_MEMBERS_MAX];         /* of each lane: cells.c */
     uint64_t copy_tail;                 /* what copy_lane had claimed when that was last asked */
     uint64_t copy_show;                 /* the number at which waiters are told of its cursor, */
     uint64_t copy_every;                /* so many behind the last time */

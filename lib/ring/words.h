@@ -19,8 +19,9 @@
  *   lane.evicted             raised by the lane's producers      its reader, producers                SYNC(borrow)
  *   lane.epoch               the member who takes the slot       its owner                            fencing
  *   lane.ring, lane.loan     the owner, once reserved            readers                              SYNC(reserve)
- *   cell.stamp               the producer that claimed it        everybody                            SYNC(commit)
- *   digests                  the producer that claimed the cell  readers                              SYNC(digest)
+ *   cell.stamp               the producer that claimed it, or    everybody                            SYNC(commit)
+ *                            who repairs the lane
+ *   digests                  the same                            readers                              SYNC(digest)
  *   reader.*, about.*        that member only                    producers, tools
  */
 #ifndef PS_WORDS_H
