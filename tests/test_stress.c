@@ -467,9 +467,77 @@ static void test_many_threads_on_one_inproc_handle_all_counted(void **state)
     assert_int_equal(ps_close(bus), 0);
 }
 
+/* ------------------------------------------------------------------ a thread for each task */
+
+enum { TASKS = 1500, AT_ONCE = 4 };
+
+struct task {
+    ps_bus    *bus;
+    unsigned   count;
+    atomic_int *failed;
+};
+
+static void *run_task(void *arg)
+{
+    struct task *task = arg;
+    for (unsigned i = 0; i < task->count; i++)
+        if (ps_publish(task->bus, "t", &i, sizeof i) != 1)
+            atomic_fetch_add(task->failed, 1);
+    return NULL;
+}
+
+/* Threads that live for some messages get the numbers of those that have ended, and all that these left: turns, counts, places. */
+static void short_threads(const char *scheme)
+{
+    ps_bus *bus, *reader;
+    const ps_msg *msg;
+    atomic_int failed = 0;
+    uint64_t sent = 0, got = 0;
+    const char *url = support_url(scheme, "tasks", "depth=1024");
+    assert_int_equal(ps_open(&bus, url), 0);
+    assert_int_equal(ps_open(&reader, url), 0);
+    assert_int_equal(ps_subscribe(reader, "t", NULL, NULL, NULL, NULL), 0);
+    for (int round = 0; round < TASKS; round++) {
+        struct task task[AT_ONCE];
+        pthread_t thread[AT_ONCE];
+        int threads = 1 + round % AT_ONCE, wrong = 0;
+        for (int i = 0; i < threads; i++) {
+            task[i] = (struct task){ bus, 1 + (unsigned)(support_random() % 40), &failed };
+            sent += task[i].count;
+            assert_int_equal(pthread_create(&thread[i], NULL, run_task, &task[i]), 0);
+        }
+        for (int i = 0; i < threads; i++)
+            pthread_join(thread[i], NULL);
+        while (ps_next(reader, &msg, 0) == 1)
+            wrong += msg->sequence != got++ || msg->lost != 0;
+        assert_int_equal(wrong, 0);
+        assert_int_equal(got, sent);
+    }
+    assert_int_equal(atomic_load(&failed), 0);
+    ps_bus_stats stats = PS_BUS_STATS_INIT;
+    assert_int_equal(ps_stats(bus, &stats), 0);
+    assert_int_equal(stats.published, sent);
+    assert_int_equal(ps_close(reader), 0);
+    assert_int_equal(ps_close(bus), 0);
+}
+
+static void test_short_threads_over_inproc_nothing_lost(void **state)
+{
+    (void)state;
+    short_threads("inproc");
+}
+
+static void test_short_threads_over_shm_nothing_lost(void **state)
+{
+    (void)state;
+    short_threads("shm");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup(test_short_threads_over_inproc_nothing_lost, watch),
+        cmocka_unit_test_setup(test_short_threads_over_shm_nothing_lost, watch),
         cmocka_unit_test_setup(test_many_threads_on_one_inproc_handle_all_counted, watch),
         cmocka_unit_test_setup(test_p5_threads_over_inproc_nothing_lost_or_told, watch),
         cmocka_unit_test_setup(test_p5_threads_over_shm_nothing_lost_or_told, watch),
