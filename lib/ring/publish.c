@@ -176,13 +176,12 @@ static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps_
     return publish_tell(port, set, sets, stamp);
 }
 
-/* Not inline, on a bus that had more than 64 members, or by who only observes. */
+/* Not inline, on a bus that had more than 128 members, or by who only observes. */
 static PS_NOINLINE int publish_other(struct ps__port *port, const ps_topic *topic, const void *data, size_t size, uint64_t epoch)
 {
     unsigned sets = ps__set_words(port);                /* behind the epoch */
     struct ps__message m = { topic, data, size, NULL };
     if (PS_UNLIKELY(port->observe)) return PS_EAGAIN;
-    if (size <= PS__INLINE && size + topic->len <= PS__INLINE && sets == 2) return publish_fast(port, &m, epoch, 2, 1);
     if (PS_UNLIKELY(size >= ps__load_rlx(&port->message_end))) return PS_EAGAIN;
     return publish_fast(port, &m, epoch, sets, 0);
 }
@@ -241,13 +240,12 @@ int ps__port_publish(void *state, const ps_topic *topic, const void *data, size_
 {
     struct ps__port *port = state;
     uint64_t epoch = ps__interest_epoch(port, topic);
+    struct ps__message m = { topic, data, size, NULL };
+    unsigned sets = PS_LIKELY(size <= PS__INLINE && size + topic->len <= port->inline_most) ? ps__set_words(port) : 0;
     int result;
-    if (PS_LIKELY(size <= PS__INLINE && size + topic->len <= port->inline_most && ps__set_words(port) == 1)) {
-        struct ps__message m = { topic, data, size, NULL };
-        result = publish_fast(port, &m, epoch, 1, 1);
-    } else {
-        result = publish_other(port, topic, data, size, epoch);
-    }
+    if (PS_LIKELY(sets == 1)) result = publish_fast(port, &m, epoch, 1, 1);
+    else if (PS_LIKELY(sets == 2)) result = publish_fast(port, &m, epoch, 2, 1);
+    else result = publish_other(port, topic, data, size, epoch);
     return PS_LIKELY(result != PS_EAGAIN) ? result : publish_any(port, topic, data, size, wait);
 }
 
