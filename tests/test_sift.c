@@ -199,6 +199,21 @@ static void test_sift_new_subscription_gets_what_comes_behind_it(void **state)
     sift_close(&s);
 }
 
+/* So that a reader who polls does not chase a flood that is not for it, and slow down who sends it. */
+static void test_sift_what_is_passed_over_counts_for_staying_behind(void **state)
+{
+    (void)state;
+    struct sift s;
+    sift_open(&s, "shm", "depth=256", "");
+    for (unsigned round = 1; round < 4; round++) {
+        forge_shm(s.reader)->port.lag_got = 0;
+        sift_publish_unwanted(&s, FEW);
+        assert_int_equal(ps_dispatch(s.reader, 0, 0), 0);
+        assert_int_equal(forge_shm(s.reader)->port.lag_got, FEW);
+    }
+    sift_close(&s);
+}
+
 struct newcomer {
     struct sift s;
     atomic_uint go, done;               /* rounds */
@@ -465,6 +480,7 @@ int main(void)
         cmocka_unit_test(test_sift_without_digests_asks_the_cells),
         cmocka_unit_test(test_sift_stops_before_an_unfinished_message),
         cmocka_unit_test(test_sift_new_subscription_gets_what_comes_behind_it),
+        cmocka_unit_test(test_sift_what_is_passed_over_counts_for_staying_behind),
         cmocka_unit_test(test_sift_new_subscription_begins_somewhere_and_has_no_gaps),
         cmocka_unit_test(test_sift_wildcard_reader_sifts_as_well),
         cmocka_unit_test(test_sift_members_that_share_a_bit_get_their_own),

@@ -49,7 +49,7 @@ static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigne
     const uint64_t first = port->next[lane];
     port->copy[count].stamp = c + 1;
     port->copy_count = count;
-    port->lag_got += count;
+    port->lag_got += (unsigned)(c - first);     /* wanted or not: lag.c */
     port->turn_left -= count && count < port->turn_left ? count : port->turn_left;
     port->copy_show = port->shown[lane] + port->copy_every;
     port->copy_looked = (unsigned)(c - first);

@@ -2,8 +2,9 @@
 /*
  * lag.c - staying behind a flood on purpose.
  *
- * A reader that chases the head makes every message cost both sides several line transfers: the cell, and tail. When messages
- * come that fast it is better to keep off the lines for a moment: the producer runs on, and the next look finds many at once.
+ * A reader that chases the head makes every message cost both sides several line transfers: the cell, and tail; also a message
+ * that it only steps over. When they come that fast it is better to keep off the lines for a moment: the producer runs on, and
+ * the next look finds many at once.
  *
  * It is at the head when it finds nothing, or when it took all there was and finds more at once (both sides in step). There it
  * tries a short pause now and then. As long as a pause yields several messages it pauses longer, up to some microseconds; when
