@@ -96,6 +96,8 @@ static struct row own_rows[] = {
       .measure = topics, .x = 100000, .flags = PROCESSES, .goal = AT_MOST, .factor = 60 },
     { .key = "picky", .what = "reader of 1 % of the traffic, for each message", .where = "shm", .unit = "ns",
       .measure = one_percent, .flags = PROCESSES, .goal = AT_MOST, .factor = 5 },
+    { .key = "picky.wild", .what = "the same, with a wildcard filter as well", .where = "shm", .unit = "ns",
+      .measure = one_percent, .x = 1, .flags = PROCESSES },
     { .key = "publishers.1", .what = "one thread publishing, its reader does not read", .where = "inproc", .unit = "M/s",
       .measure = publishers, .x = 1 },
     { .key = "publishers.2", .what = "two threads publishing, together", .where = "inproc", .unit = "M/s",
