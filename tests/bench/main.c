@@ -40,6 +40,7 @@ static struct row own_rows[] = {
       .measure = limit_ring },
     { .key = "cells", .what = "bare cells of two lines, polling, one way", .where = "processes", .unit = "ns",
       .measure = limit_cells, .flags = PROCESSES },
+    { .key = "cells.tail", .what = "bare cells, polling, 99.9 %", .where = "processes", .unit = "ns", .x = 0 },
     { .key = "ring.sleeping", .what = "bare ring with futexes, sleeping, one way", .where = "processes", .unit = "ns",
       .measure = limit_ring_sleeping, .flags = PROCESSES | BLOCKING | HISTOGRAM },
     { .key = "pipe", .what = "pipe, sleeping, one way", .where = "processes", .unit = "ns",
