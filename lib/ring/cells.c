@@ -53,7 +53,7 @@ static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigne
     port->turn_left -= count && count < port->turn_left ? count : port->turn_left;
     port->copy_show = port->shown[lane] + port->copy_every;
     port->copy_looked = (unsigned)(c - first);
-    port->copy_missed = 0;
+    port->copy_missed = port->copy_at;          /* those were overwritten */
     port->moved[lane / 64] |= ps__set_bit(lane);
     port->any_moved = 1;
     const uint64_t next = port->copy[port->copy_at].stamp - 1;
@@ -78,6 +78,7 @@ int ps__cells_lone(struct ps__port *port, unsigned lane)
     if (ps__load_rlx(&cell->publisher) == port->mute) return 0;
     if (port->copy_lane != lane) cells_turn(port, lane);
     ps__cells_drop(port);
+    port->copy_sifted = 0;
     ps__copy_out(copy, cell, sizeof *cell);
     copy->stamp = first + 1;
     /* SYNC(claim) acquire fence, other end ps__put, as in ps__cells_fill. */
@@ -250,6 +251,8 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
         ps__fence_acq();                /* SYNC(sift) as in cells_may_sift; m14.6 */
         if (PS_UNLIKELY(ps__load_rlx(&port->interests) != interests)) c = first;
     }
+    port->copy_sifted = c != first;
+    port->copy_interests = interests;
     if (c == first) c = cells_look(port, lane, first, known, most, 0, &count);
     /* SYNC(claim) acquire fence, other end ps__put: if anything above was of a later message, its claim is seen in tail now,
      * and that limit has passed it. An acquire load of tail in its place is not enough: m1.3, m7.2.

@@ -128,7 +128,7 @@ PS_COLD int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t fl
     }
     /* Only now: a publisher that counts this handle really serves it (m3.9). */
     if (ps__has_slot(port)) {
-        /* SYNC(sift) release on both sides of it, other end cells_may_sift. m14.8 */
+        /* SYNC(sift) release on both sides of it, other ends cells_may_sift and ps__cells_fill. m14.6, m14.8 */
         ps__store_rlx(&port->interests, ps__load_rlx(&port->interests) + 1);
         ps__fence_rel();
         ps__interest_add(port, filter);
@@ -187,6 +187,9 @@ PS_COLD static void join_again(struct ps__port *port, unsigned high)
         before[l] = port->next[l];
     }
     join_gates(port);
+    /* Who evicted us may have taken us for dead, and left us out since: it looks again, and its digests count from then on. */
+    ps__add_rel(ps__interest_word(port->words, 1, 0), 1);
+    for (l = 0; l < port->lanes; l++) port->sift[l].interests = 1;      /* odd, so of no time */
     for (l = 0; l < port->lanes; l++) {
         uint64_t skipped = port->next[l] - before[l];   /* what join had to begin behind */
         port->next[l] = before[l];

@@ -149,6 +149,20 @@ static PS_ALWAYS_INLINE int reader_is_inline(const struct ps__copy *m)
     return (m->meta & 0xff) == PS__KIND_INLINE && topic_len && (uint64_t)m->size + topic_len <= PS__INLINE;
 }
 
+/*
+ * A match in a window that was sifted before the last subscription: its neighbours may have been spared that this one would have
+ * got. Looks again from here on, by the cells. Behind the match, for whoever is found there has raised interests: m14.6.
+ */
+static PS_NOINLINE int reader_look_again(struct ps__port *port)
+{
+    ps__cells_drop(port);
+    return READER_SKIPPED;
+}
+static PS_ALWAYS_INLINE int reader_stale(const struct ps__port *port)
+{
+    return PS_UNLIKELY(port->copy_sifted) && PS_UNLIKELY(ps__load_rlx(&port->interests) != port->copy_interests);
+}
+
 static PS_ALWAYS_INLINE int reader_take(struct ps__port *port, struct ps__copy *m, ps_record *record)
 {
     size_t topic_len = m->meta >> 8, size = m->size;
@@ -156,6 +170,7 @@ static PS_ALWAYS_INLINE int reader_take(struct ps__port *port, struct ps__copy *
     record->topic = (ps_topic){ (const char *)m->data + size, topic_len, m->hash };
     record->data = m->data;
     if (PS_UNLIKELY(!port->host->match(port->host, &record->topic))) return reader_unwanted(port, m);
+    if (reader_stale(port)) return reader_look_again(port);
     reader_fill_in(port, m, record);
     reader_advance(port, m);
     return READER_DONE;
@@ -180,6 +195,7 @@ static PS_NOINLINE int reader_take_far(struct ps__port *port, struct ps__copy *m
         if (at.topic_shared && !ps__reader_intact(port, port->copy_lane, m)) return reader_reject(port, m, 0, resyncs);
         return reader_unwanted(port, m);
     }
+    if (reader_stale(port)) return reader_look_again(port);
     if (flees) return reader_miss(port, m);
     record->data = at.data;
     if (!m->size || !port->host->borrows(port->host) || !reader_borrow(port, port->copy_lane, m)) {
@@ -235,9 +251,10 @@ static int reader_step(struct ps__port *port, unsigned lane, int *resyncs)
     uint64_t stamp = ps__load_acq(&view->cell[next & (view->cells - 1)].stamp);
     if ((int64_t)(stamp - next - 1) < 0 || stamp == 0) return READER_NOTHING;
     if (PS_LIKELY(stamp == next + 1)) {
+        const int head = port->at_head && port->copy_lane == lane;
         /* There is more by now. */
-        if (port->at_head && port->lag_got && ps__lag_pause(port, PS__LAG_IN_STEP)) port->copy_tail = next;
-        int lone = !port->at_head && (port->copy_lane != lane || (int64_t)(port->copy_tail - next) <= 0) &&
+        if (head && port->lag_got && ps__lag_pause(port, PS__LAG_IN_STEP)) port->copy_tail = next;
+        int lone = !head && (port->copy_lane != lane || (int64_t)(port->copy_tail - next) <= 0) &&
                    ps__cells_lone(port, lane);
         if (lone || PS_LIKELY(ps__cells_fill(port, lane, most))) {
             if (port->marked == PS__MARK_DUE) ps__cells_mark(port, lane);

@@ -150,6 +150,8 @@ struct ps__port {
     struct ps__copy copy[PS__COPIES + 1];       /* the window: cells.c */
     unsigned copy_lane, copy_at, copy_count;
     unsigned copy_looked, copy_missed;  /* cells that were looked at for it; copies that nobody wants after all */
+    int copy_sifted;                    /* by digests, while interests had that value */
+    uint32_t copy_interests;
     ps__a32 interests;                  /* counts subscriptions; odd while one is being added: SYNC(sift) */
     struct { uint64_t from; uint32_t interests; } sift[PS_MEMBERS_MAX];         /* of each lane: cells.c */
     uint64_t copy_tail;                 /* what copy_lane had claimed when that was last asked */
