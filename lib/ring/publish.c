@@ -176,12 +176,11 @@ static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps_
     return publish_tell(port, set, sets, stamp);
 }
 
-/* Not inline, on a bus that had more than 128 members, or by who only observes. */
+/* Not inline, or on a bus that had more than 128 members. message_end is 0 for who only observes. */
 static PS_NOINLINE int publish_other(struct ps__port *port, const ps_topic *topic, const void *data, size_t size, uint64_t epoch)
 {
     unsigned sets = ps__set_words(port);                /* behind the epoch */
     struct ps__message m = { topic, data, size, NULL };
-    if (PS_UNLIKELY(port->observe)) return PS_EAGAIN;
     if (PS_UNLIKELY(size >= ps__load_rlx(&port->message_end))) return PS_EAGAIN;
     return publish_fast(port, &m, epoch, sets, 0);
 }
