@@ -108,8 +108,9 @@ static PS_NOINLINE unsigned cells_lapped(struct ps__port *port, uint64_t oldest,
 enum { CELLS_NOT_YET, CELLS_UNWANTED, CELLS_WANTED };
 
 /*
- * bits and wild: what this handle shows of its interest, NULL: everything is wanted. Decided here for good, because a
- * subscription that comes before it would be taken is no business of what was published before.
+ * bits and wild: what this handle shows of its interest, NULL: everything is wanted. "No" is for good, because a subscription
+ * that comes before it would be taken is no business of what was published before; "yes" is asked again, and in a sifted window
+ * reader_stale looks whether it still goes with the "no" of its neighbours.
  */
 static PS_ALWAYS_INLINE int cells_ask(struct ps__cell *cell, uint64_t stamp, const ps__a64 *bits, const ps__a64 *wild,
                                       uint64_t mute, uint64_t *hash)

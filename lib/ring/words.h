@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * words.h - the memory that the members of a bus share: its words, lanes, cells, and what each member says of itself.
+ * words.h - the memory that the members of a bus share: its words, lanes, cells, and what each member says of itself. Every
+ * layout here is part of PS__SHM_VERSION; what is private to a handle is in ring.h, but for the copy that looks like its cell.
  *
  * Words and their writers. All are atomics; what follows from each order stands where it is used, tagged SYNC(…).
  *
@@ -90,7 +91,6 @@ _Static_assert(sizeof(struct ps__copy) == sizeof(struct ps__cell) &&
  * where a cell takes two. Members are folded into 32 bits: what one of them wants, those that share its bit are not spared. A
  * hint: it comes behind the commit, or never, if its producer dies. 0 spares nobody.
  */
-#define PS__DIGEST_BITS 32u
 static inline uint64_t ps__digest(uint64_t stamp, const uint64_t *set, unsigned words)
 {
     uint64_t wanted = 0;
@@ -100,7 +100,7 @@ static inline uint64_t ps__digest(uint64_t stamp, const uint64_t *set, unsigned 
 /* Is it of that message, and is the member in that slot spared? A number comes again after 2^32, as for swaps of tail. */
 static inline int ps__digest_spares(uint64_t digest, uint64_t stamp, unsigned slot)
 {
-    return (uint32_t)(digest >> 32) == (uint32_t)stamp && digest >> slot % PS__DIGEST_BITS & 1;
+    return (uint32_t)(digest >> 32) == (uint32_t)stamp && digest >> slot % 32 & 1;
 }
 
 struct ps__reader {
