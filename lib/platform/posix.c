@@ -71,8 +71,50 @@ int ps__left_ms(uint64_t deadline_ns)
 
 /* ------------------------------------------------------------------ threads */
 
+PS_COLD void ps__wait_step(unsigned *step)
+{
+    if ((*step)++ < 32) {
+        sched_yield();
+        return;
+    }
+    long ns = *step < 64 ? 50000 : 500000;
+    struct timespec t = { 0, ns };
+    nanosleep(&t, NULL);
+}
+
+int ps__cancel_off(void)
+{
+    int state = PTHREAD_CANCEL_ENABLE;
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
+    return state;
+}
+
+void ps__cancel_restore(int state)
+{
+    int ignored;
+    (void)pthread_setcancelstate(state, &ignored);
+}
+
+/* ------------------------------------------------------------------ fork */
+
 static ps__a64 posix_word;                      /* the generation where there is no page for it */
 PS_PRIVATE _Atomic(ps__a64 *) ps__generation_word = &posix_word;
+static ps__a64 posix_last_generation;           /* an ordinary variable: a child goes on where its parent was */
+
+static pthread_once_t posix_once = PTHREAD_ONCE_INIT;
+static _Atomic int posix_atfork_done;
+
+/*
+ * The list of those who want to hear of a fork. Its mutex is held across fork, so that the child finds it whole. A signal
+ * handler may fork while this very thread changes the list: posix_holding tells, the lock is then left alone, and both
+ * changes are written so that the list can be walked after each of their steps.
+ */
+static pthread_mutex_t posix_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct ps__fork_entry *posix_entries;
+static PS__TLS volatile int posix_holding;    /* this thread changes the list */
+static PS__TLS int posix_forking;             /* fork handlers of this thread's fork that have yet to finish */
+
+/* ------------------------------------------------------------------ numbers of threads */
 
 /* Is this a child that ran no fork handler, and has not opened a handle since? */
 static int posix_cloned(void)
@@ -129,46 +171,7 @@ PS_COLD static void posix_threads_forked(int known)
 
 #undef POSIX_FOR_EVER
 
-PS_COLD void ps__wait_step(unsigned *step)
-{
-    if ((*step)++ < 32) {
-        sched_yield();
-        return;
-    }
-    long ns = *step < 64 ? 50000 : 500000;
-    struct timespec t = { 0, ns };
-    nanosleep(&t, NULL);
-}
-
-int ps__cancel_off(void)
-{
-    int state = PTHREAD_CANCEL_ENABLE;
-    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &state);
-    return state;
-}
-
-void ps__cancel_restore(int state)
-{
-    int ignored;
-    (void)pthread_setcancelstate(state, &ignored);
-}
-
-/* ------------------------------------------------------------------ fork */
-
-static ps__a64 posix_last_generation;           /* an ordinary variable: a child goes on where its parent was */
-
-static pthread_once_t posix_once = PTHREAD_ONCE_INIT;
-static _Atomic int posix_atfork_done;
-
-/*
- * The list of those who want to hear of a fork. Its mutex is held across fork, so that the child finds it whole. A signal
- * handler may fork while this very thread changes the list: posix_holding tells, the lock is then left alone, and both
- * changes are written so that the list can be walked after each of their steps.
- */
-static pthread_mutex_t posix_mutex = PTHREAD_MUTEX_INITIALIZER;
-static struct ps__fork_entry *posix_entries;
-static PS__TLS volatile int posix_holding;    /* this thread changes the list */
-static PS__TLS int posix_forking;             /* fork handlers of this thread's fork that have yet to finish */
+/* ------------------------------------------------------------------ fork handlers */
 
 /* Gives the word a valid value if it has none. */
 PS_COLD static void posix_generation_renew(ps__a64 *word)
