@@ -307,6 +307,28 @@ static int cannot_ask(void *unused)
     return number[0] != number[1] ? 0 : 2;
 }
 
+static int no_ids(void *unused)
+{
+    (void)unused;
+    unsigned number;
+    pthread_t thread;
+    if (forbid(SYS_gettid) != 0)
+        return FORBID_SKIP;
+    errno = 99;
+    if (ps__thread_id() != 0 || errno != 99)
+        return 1;
+    if (pthread_create(&thread, NULL, number_of_thread, &number) != 0 || pthread_join(thread, NULL) != 0)
+        return 2;
+    return number >= PS__THREADS_SMALL ? 0 : 3;
+}
+
+/* And who is not told who it is takes none that may come back. */
+static void test_thread_numbers_without_the_kernels_are_not_small(void **state)
+{
+    (void)state;
+    forbid_child(no_ids, NULL);
+}
+
 /* Who cannot ask whether a thread has ended believes that it has not. */
 static void test_thread_numbers_do_not_come_back_unasked(void **state)
 {
@@ -341,6 +363,7 @@ int main(void)
         cmocka_unit_test(test_random_bytes_differ),
         cmocka_unit_test(test_random_without_system_call_differs_still),
         cmocka_unit_test(test_thread_numbers_of_ended_threads_come_back),
+        cmocka_unit_test(test_thread_numbers_without_the_kernels_are_not_small),
         cmocka_unit_test(test_thread_numbers_do_not_come_back_unasked),
         cmocka_unit_test(test_cancellation_switched_off_and_back),
     };
