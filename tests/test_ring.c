@@ -37,12 +37,15 @@ struct claimer {
     unsigned failed, turns, done;
     uint32_t since;
     int owned, cpu;
+    ps__a32 numbered;
 };
 
 static void *claim_some(void *arg)
 {
     struct claimer *c = arg;
-    while (!ps__load_acq(c->go)) { }
+    (void)ps__thread_number();          /* given, and not that of a thread that has ended meanwhile */
+    ps__store_rel(&c->numbered, 1);
+    while (!ps__load_acq(c->go)) sched_yield();
     for (unsigned i = 0; i < SOME; i++)
         c->failed += heap_put(c->heap, "t", &i, sizeof i, NULL) != 0;
     return NULL;
@@ -96,6 +99,8 @@ static void test_claim_of_more_threads_than_seats(void **state)
         c[i] = (struct claimer){ .heap = heap, .go = &go };
         assert_int_equal(pthread_create(&c[i].thread, NULL, claim_some, &c[i]), 0);
     }
+    for (unsigned i = 0; i < PS__SEATS + 4; i++)
+        while (!ps__load_acq(&c[i].numbered)) sched_yield();
     ps__store_rel(&go, 1);
     for (unsigned i = 0; i < PS__SEATS + 4; i++) {
         pthread_join(c[i].thread, NULL);
