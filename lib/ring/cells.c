@@ -64,6 +64,17 @@ static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigne
 }
 
 /*
+ * In a shared lane an answer goes behind its question, and this thread's last one stands before the message `first`: so it likely
+ * answers this one as well. Its claim would wait for the line of tail, which is fetched now.
+ */
+static void cells_expect_answer(struct ps__port *port, const struct ps__view *view, uint64_t first)
+{
+    ps__store_rlx(&port->guess, &view->cell[(first + 1) & (view->cells - 1)]);
+    if (ps__claim_run.next_by == port->memo_odd[0] && ps__claim_run.next == (uint32_t)first)
+        ps__prefetch_write(&view->lane->tail);
+}
+
+/*
  * The first message after nothing was there, alone and wholly in its cell: what it says of itself is enough, and the line of
  * tail stays where it is. 0: it is none of that, or was overwritten.
  */
@@ -84,7 +95,7 @@ int ps__cells_lone(struct ps__port *port, unsigned lane)
     /* SYNC(claim) acquire fence, other end ps__put, as in ps__cells_fill. */
     ps__fence_acq();
     if (!ps__cells_kept(view, first, first + 1)) return 0;
-    if (port->shared_lane) ps__store_rlx(&port->guess, behind);     /* an answer would come there */
+    if (port->shared_lane) cells_expect_answer(port, view, first);
     port->copy_tail = first + 1;
     port->at_head = 1;
     cells_believe(port, first + 1, 1);
