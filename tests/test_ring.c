@@ -622,6 +622,45 @@ static void test_pass_says_whether_limit_is_beyond_a_cell(void **state)
     heap_close(heap);
 }
 
+/* ---------------------------------------------------------------- who waits for room is told */
+
+/* A dispatch that reads one message, while member 1 waits anew. 1: it was rung for that. */
+static int read_one_rings(struct heap_port *heap)
+{
+    ps_record record;
+    int before = heap->rung[1][PS__BELL_SPACE];
+    ps__store_rlx(&heap->port.reader[1]->waiting, ps__load_rlx(&heap->port.reader[1]->waiting) + 2);
+    assert_ok(ps__port_begin(&heap->port, 0));
+    assert_int_equal(ps__port_next(&heap->port, &record), 1);
+    ps__port_end(&heap->port, 0);
+    return heap->rung[1][PS__BELL_SPACE] - before;
+}
+
+/* One by one out of a window that holds them all. Whoever is alone in its cell frees nothing that somebody waits for. */
+static void test_told_of_each_dispatch_that_frees_what_may_be_waited_for(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 9, 6, 0, 0);
+    ps_filter filter = { TOPIC, strlen(TOPIC), heap_topic(TOPIC).hash, 0, 0 }, small = { "t", 1, heap_topic("t").hash, 0, 0 };
+    ps_record record;
+    assert_ok(ps__port_subscribe(&heap->port, &filter, 0, 1));
+    assert_ok(ps__port_subscribe(&heap->port, &small, 0, 0));
+    ps__or_rlx(&heap->port.words->waiters[0], ps__set_bit(1));
+    ps__store_rlx(&heap->port.reader[1]->waiting, 1);
+    for (int i = 0; i < 3; i++)
+        assert_ok(put_units(heap, 2));
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(read_one_rings(heap), 1);
+    assert_ok(ps__port_begin(&heap->port, 0));
+    assert_int_equal(ps__port_next(&heap->port, &record), 0);
+    ps__port_end(&heap->port, 0);
+    assert_ok(heap_put(heap, "t", "", 0, NULL));
+    assert_int_equal(read_one_rings(heap), 0);
+    assert_ok(put_units(heap, 2));
+    assert_int_equal(read_one_rings(heap), 1);
+    heap_close(heap);
+}
+
 /* ---------------------------------------------------------------- a window that was lapped at its beginning */
 
 /* Claims of five more have come while it was filled: the first five may be torn, the others are believed. */
@@ -675,6 +714,7 @@ int main(void)
         cmocka_unit_test(test_room_sleeper_is_rung_once_when_half_the_ring_is_used),
         cmocka_unit_test(test_room_garbage_in_shared_words_told_and_survived),
         cmocka_unit_test(test_pass_says_whether_limit_is_beyond_a_cell),
+        cmocka_unit_test(test_told_of_each_dispatch_that_frees_what_may_be_waited_for),
         cmocka_unit_test(test_window_lapped_at_its_beginning_keeps_the_younger),
     };
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);

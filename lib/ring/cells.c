@@ -54,8 +54,6 @@ static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigne
     port->copy_show = port->shown[lane] + port->copy_every;
     port->copy_looked = (unsigned)(c - first);
     port->copy_missed = port->copy_at;          /* those were overwritten */
-    port->moved[lane / 64] |= ps__set_bit(lane);
-    port->any_moved = 1;
     const uint64_t next = port->copy[port->copy_at].stamp - 1;
     if (next != first) {
         ps__cells_pass(port, next);
@@ -64,19 +62,23 @@ static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigne
 }
 
 /*
- * In a shared lane an answer goes behind its question, and this thread's last one stands before the message `first`: so it likely
- * answers this one as well. Its claim would wait for the line of tail, which is fetched now.
+ * In a shared lane an answer goes behind its question. Where this thread's own last message stands before this one, it likely
+ * answers it as well: then the lines that it will wait for are fetched now.
  */
 static void cells_expect_answer(struct ps__port *port, const struct ps__view *view, uint64_t first)
 {
-    ps__store_rlx(&port->guess, &view->cell[(first + 1) & (view->cells - 1)]);
-    if (ps__claim_run.next_by == port->memo_odd[0] && ps__claim_run.next == (uint32_t)first)
-        ps__prefetch_write(&view->lane->tail);
+    struct ps__cell *behind = &view->cell[(first + 1) & (view->cells - 1)];
+    ps__store_rlx(&port->guess, behind);
+    if (ps__claim_run.next_by != port->memo_odd[0] || ps__claim_run.next != (uint32_t)first) return;
+    ps__prefetch_write(&view->lane->tail);
+    ps__prefetch_write(behind);
+    ps__prefetch_write((char *)behind + PS__LINE / 2);
 }
 
 /*
  * The first message after nothing was there, alone and wholly in its cell: what it says of itself is enough, and the line of
- * tail stays where it is. 0: it is none of that, or was overwritten.
+ * tail stays where it is. Nor is anybody told that its cell is free again, for nobody waits for that (PROTOCOL 6), and the fence
+ * would wait for the look at the cell behind. 0: it is none of that, or was overwritten.
  */
 int ps__cells_lone(struct ps__port *port, unsigned lane)
 {
@@ -85,6 +87,7 @@ int ps__cells_lone(struct ps__port *port, unsigned lane)
     struct ps__cell *cell = &view->cell[first & mask], *behind = &view->cell[(first + 1) & mask];
     struct ps__copy *copy = port->copy;
     __builtin_prefetch((const char *)cell + PS__LINE / 2);
+    if (port->shared_lane) cells_expect_answer(port, view, first);
     if (ps__load_rlx(&behind->stamp) == first + 2 || (ps__load_rlx(&cell->meta) & 0xff) != PS__KIND_INLINE) return 0;
     if (ps__load_rlx(&cell->publisher) == port->mute) return 0;
     if (port->copy_lane != lane) cells_turn(port, lane);
@@ -95,7 +98,6 @@ int ps__cells_lone(struct ps__port *port, unsigned lane)
     /* SYNC(claim) acquire fence, other end ps__put, as in ps__cells_fill. */
     ps__fence_acq();
     if (!ps__cells_kept(view, first, first + 1)) return 0;
-    if (port->shared_lane) cells_expect_answer(port, view, first);
     port->copy_tail = first + 1;
     port->at_head = 1;
     cells_believe(port, first + 1, 1);
@@ -246,6 +248,7 @@ static uint64_t cells_look(struct ps__port *port, unsigned lane, uint64_t first,
 int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
 {
     if (port->copy_lane != lane) cells_turn(port, lane);
+    ps__cells_owe(port, lane);
     const uint64_t first = port->next[lane], mask = port->view[lane].cells - 1;
     struct ps__cell *const cells = port->view[lane].cell;
     ps__a64 *const tail = &port->view[lane].lane->tail;

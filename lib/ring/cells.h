@@ -28,6 +28,13 @@ static inline int ps__cells_left(const struct ps__port *port) { return port->cop
 /* The cursor goes elsewhere, or nobody wants anything any more. What a handler, or a pull handle, looks at stays as it is. */
 static inline void ps__cells_drop(struct ps__port *port) { port->copy_at = port->copy_count = port->copy_looked = 0; }
 
+/* Who waits for room is told of this lane's cursor when the dispatch ends. */
+static inline void ps__cells_owe(struct ps__port *port, unsigned lane)
+{
+    port->moved[lane / 64] |= ps__set_bit(lane);
+    port->any_moved = 1;
+}
+
 /* The cursor of copy_lane moves, and publishers see that, also when the handler is slow. */
 static inline void ps__cells_pass(struct ps__port *port, uint64_t next)
 {

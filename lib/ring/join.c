@@ -166,8 +166,7 @@ void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count)
     if (!count) return;
     if (lane == port->copy_lane) ps__cells_drop(port);
     port->next[lane] += count;
-    port->moved[lane / 64] |= ps__set_bit(lane);
-    port->any_moved = 1;
+    ps__cells_owe(port, lane);
     ps__reader_lost(port, lane, count);
 }
 

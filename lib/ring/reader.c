@@ -334,6 +334,7 @@ static int reader_behind(struct ps__port *port)
 /* The window still has something of the last dispatch. */
 static PS_NOINLINE void reader_begin_left(struct ps__port *port)
 {
+    ps__cells_owe(port, port->copy_lane);
     ps__reader_rejoin_if_evicted(port);
     if (port->marked == PS__MARK_DUE) ps__cells_mark(port, PS_MEMBERS_MAX);
 }

@@ -135,7 +135,7 @@ struct ps__port {
     uint64_t join_number;
     uint64_t next[PS_MEMBERS_MAX];      /* the next number to read, by lane */
     uint64_t shown[PS_MEMBERS_MAX];     /* the same when waiters were last told */
-    uint64_t moved[PS__SET_WORDS];      /* lanes of which next may be beyond shown */
+    uint64_t moved[PS__SET_WORDS];      /* lanes of which next may be beyond shown, and waiters are told */
     int any_moved;
     uint64_t stop[PS_MEMBERS_MAX];      /* ps_dispatch(max <= 0) reads up to here */
     uint64_t pending_lost[PS_MEMBERS_MAX];
