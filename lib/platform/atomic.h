@@ -56,7 +56,13 @@ PS_PRIVATE_OBJECT ps__a64 ps__tsan_fence;
 #else
 #define ps__fence_acq() atomic_thread_fence(memory_order_acquire)
 #define ps__fence_rel() atomic_thread_fence(memory_order_release)
+#if defined __x86_64__ && defined __GNUC__
+/* Any locked operation is a full fence between accesses to ordinary memory, and takes less than half the time of the mfence that
+ * clang, and gcc where it optimizes for size, would put here. */
+#define ps__fence_sc()  __asm__ volatile("lock orl $0, (%%rsp)" : : : "memory", "cc")
+#else
 #define ps__fence_sc()  atomic_thread_fence(memory_order_seq_cst)
+#endif
 #endif
 
 /* The compiler may not move memory accesses across; the processor may. */
