@@ -122,7 +122,7 @@ EXAMPLES := $(EXAMPLE_SOURCES:%.c=$(BUILD)/%) $(EXAMPLE_DIRECTORIES:%=$(BUILD)/%
 # Test programs: `make check TESTS=tests/test_topic.c` runs just that one. Scripts test what is built and shipped; for a
 # sanitizer there is nothing in them.
 TESTS ?= $(sort $(wildcard tests/test_*.c)) $(sort $(wildcard tests/conform_*.c)) \
-	$(sort $(wildcard tests/crash/*.c)) $(sort $(wildcard tests/stress/*.c)) \
+	$(sort $(wildcard tests/crash/*.c)) \
 	$(if $(SANITIZE),,$(sort $(wildcard tests/test_*.sh)))
 TEST_PROGRAMS := $(patsubst %.c,$(BUILD)/%,$(filter %.c,$(TESTS)))
 TEST_SCRIPTS  := $(patsubst %,./%,$(filter %.sh,$(TESTS)))

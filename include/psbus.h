@@ -316,6 +316,7 @@ PS_API int ps_publish(ps_bus *bus, const char *topic, const void *data, size_t s
  *   topic   as for ps_publish().
  *
  * Returns    handles that want it (>= 0, 0 is certain), or
+ *            PS_ENOTSUP   the backend cannot know
  *            PS_EINVAL, PS_ECLOSED, PS_EFORKED    as ps_publish()
  * Ownership  nothing changes hands.
  * Threads    any thread, also from a handler.
@@ -552,7 +553,7 @@ PS_API int ps_stats(ps_bus *bus, ps_bus_stats *stats);
  *   members  n elements, written in slot order; members[0].size is the stride. May be NULL when n is 0.
  *   n        elements that fit.
  *
- * Returns    how many members there are, the asker included, also if that is more than n; or
+ * Returns    how many members there are, also if that is more than n, the asker included unless it observes; or
  *            PS_EINVAL    NULL, an illegal topic, or size 0
  *            PS_ENOTSUP   the backend cannot know
  *            PS_ENOMEM    no memory, when members[0].size is not this version's
@@ -827,14 +828,14 @@ typedef struct ps_transport {
     int  (*cancel)(void *state, void *data);
     /* Adds what the core cannot know. The core has filled in size and delivered. NULL: nothing to add. */
     void (*stats)(void *state, ps_bus_stats *stats);
-    /* ps_members for whole ps_member structs, found at stride bytes. topic may be NULL. NULL: PS_ENOTSUP. */
+    /* ps_members; the elements are ps_member structs as declared here. topic may be NULL. NULL: PS_ENOTSUP. */
     int  (*members)(void *state, const ps_topic *topic, ps_member *members, size_t n);
     /* NULL: PS_ENOTSUP. After an error the state is as before. */
     int  (*after_fork)(void *state, ps_host *host);
 } ps_transport;
 
 /*
- * ps_transport_register - add a backend, or replace none: a scheme is taken once.
+ * ps_transport_register - add a backend. A scheme can be registered only once.
  *
  *   transport   stays valid for ever; not NULL.
  *

@@ -355,18 +355,18 @@ static void test_entries_changed_and_signal_forks_no_deadlock(void **state)
 
 static int fence_in_child(void *arg)
 {
-    int before = *(int *)arg;
+    uint32_t before = *(uint32_t *)arg;
     errno = 99;
     ps__fence_heavy();
-    if (ps__light_is_free != before || errno != 99)
+    if (ps__load_rlx(&ps__light_is_free) != before || errno != 99)
         return 50;
-    return ps__process_init() == 0 && ps__light_is_free == before ? 0 : 51;
+    return ps__process_init() == 0 && ps__load_rlx(&ps__light_is_free) == before ? 0 : 51;
 }
 
 static void test_fences_in_child_as_in_parent(void **state)
 {
     init(state);
-    int before = ps__light_is_free;
+    uint32_t before = ps__load_rlx(&ps__light_is_free);
     assert_int_equal(expect(fence_in_child, &before), 0);
     assert_int_equal(clone_and_reap(fence_in_child, &before), 0);
 }

@@ -12,18 +12,9 @@
 #include <stdio.h>
 #include <string.h>
 
-/*
- * In a library that is loaded at run time, initial-exec memory comes out of a small reserve of the C library's: it is found
- * without a call, but must not be large.
- */
-#if defined __GLIBC__
-#define ERROR_TLS _Thread_local __attribute__((tls_model("initial-exec")))
-#else
-#define ERROR_TLS _Thread_local
-#endif
 #define ERROR_TEXT_MAX 384
 
-static ERROR_TLS char error_text[ERROR_TEXT_MAX];
+static PS__TLS char error_text[ERROR_TEXT_MAX];
 
 /* Details quote what the caller gave, and go to logs: one line, whatever was quoted. */
 static void error_keep(const char *text)
@@ -119,4 +110,3 @@ const char *ps_version(void)
 #undef ERROR_WORD
 #undef ERROR_WORD_
 #undef ERROR_TEXT_MAX
-#undef ERROR_TLS

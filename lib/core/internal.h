@@ -38,14 +38,6 @@
 #define PS_COLD __attribute__((cold))
 #define PS_PRINTF(f, a) __attribute__((format(printf, f, a)))
 
-/* Invariants of ours, not of the caller; debug builds only, because a library does not abort its host. */
-#ifdef PS_DEBUG
-#include <assert.h>
-#define PS_ASSERT(x) assert(x)
-#else
-#define PS_ASSERT(x) ((void)0)
-#endif
-
 #include "../platform/atomic.h"
 #include "../platform/platform.h"
 
@@ -112,7 +104,5 @@ PS_PRIVATE void ps__transport_list(char *text, size_t size);
 PS_PRIVATE_OBJECT const ps_transport ps__inproc_transport;
 PS_PRIVATE_OBJECT const ps_transport ps__shm_transport;
 PS_PRIVATE_OBJECT const ps_transport ps__remote_transport;
-
-/* ------------------------------------------------------------------ subscription.c: see subscription.h */
 
 #endif

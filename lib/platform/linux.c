@@ -18,8 +18,6 @@
 #include <time.h>
 #include <unistd.h>
 
-/* For posix.c. */
-
 /* ------------------------------------------------------------------ randomness */
 
 #define LINUX_GRND_NONBLOCK 1
@@ -63,7 +61,7 @@ void ps__random(void *bytes, size_t size)
 
 /* ------------------------------------------------------------------ fences */
 
-PS_PRIVATE int ps__light_is_free;
+PS_PRIVATE ps__a32 ps__light_is_free;
 
 #if PS_TSAN
 
@@ -105,7 +103,7 @@ void ps__fence_init(void)
 {
     int saved = errno;
     /* Tried once for real: a filter of system calls may allow the one and not the other. */
-    ps__light_is_free = linux_interrupt_register() == 0 && linux_interrupt_all() == 0;
+    ps__store_rlx(&ps__light_is_free, linux_interrupt_register() == 0 && linux_interrupt_all() == 0);
     errno = saved;
 }
 
@@ -118,7 +116,7 @@ void ps__fence_init(void)
 static void linux_interrupt_otherwise(void)
 {
     /* After withdrawn, which ps__fence_heavy() reads next. */
-    __atomic_store_n(&ps__light_is_free, 0, __ATOMIC_RELEASE);
+    ps__store_rel(&ps__light_is_free, 0);
     ps__fence_sc();
     size_t size = (size_t)sysconf(_SC_PAGESIZE);
     volatile char *page = ps__pages(size);
@@ -134,7 +132,7 @@ void ps__fence_heavy(void)
 {
     static _Atomic int withdrawn;               /* for good: a light fence may have read the flag any time ago */
     ps__fence_sc();
-    if (!__atomic_load_n(&ps__light_is_free, __ATOMIC_ACQUIRE) && !ps__load_rlx(&withdrawn))
+    if (!ps__load_acq(&ps__light_is_free) && !ps__load_rlx(&withdrawn))
         return;
     int saved = errno;
     /* A child inherits the registration, but no manual says so: registering again costs nothing when it was not lost. */

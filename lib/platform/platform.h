@@ -55,9 +55,9 @@ PS_PRIVATE void ps__cancel_restore(int state);
  * seq_cst fences do. Light is a compiler barrier where the kernel can interrupt every running thread of the process
  * (membarrier(2), private expedited), else a seq_cst fence.
  */
-PS_PRIVATE_OBJECT int ps__light_is_free;
+PS_PRIVATE_OBJECT ps__a32 ps__light_is_free;
 PS_PRIVATE void ps__fence_heavy(void);
-#define ps__fence_light() do { if (ps__light_is_free) ps__fence_compiler(); else ps__fence_sc(); } while (0)
+#define ps__fence_light() do { if (ps__load_rlx(&ps__light_is_free)) ps__fence_compiler(); else ps__fence_sc(); } while (0)
 
 /* ---- fork: which process does a handle belong to? */
 PS_PRIVATE void *ps__wiped_page(void);                  /* zeroed memory that is zero again in a child; NULL: not here */

@@ -272,15 +272,15 @@ PS_COLD int ps__loans_again(struct ps__port *port)
     return any && ps__ring_pass(port, oldest);
 }
 
-/* Finds a loan and, for a commit, keeps others off it. */
-static struct ps__lease *loan_find(struct ps__port *port, const void *data, int busy)
+/* Finds a loan that is out, and keeps others off it. */
+static struct ps__lease *loan_find(struct ps__port *port, const void *data)
 {
     struct ps__lease *found = NULL;
-    if (!data || !ps__load_acq(&port->loans_ready)) return NULL;
+    if (!ps__load_acq(&port->loans_ready)) return NULL;
     pthread_mutex_lock(&port->loans->lock);
     for (unsigned i = 0; i < PS_LOANS_MAX && !found; i++)
         if (port->lease[i].data == data && !port->lease[i].busy) found = &port->lease[i];
-    if (found) found->busy = busy;
+    if (found) found->busy = 1;
     pthread_mutex_unlock(&port->loans->lock);
     return found;
 }
@@ -312,7 +312,7 @@ int ps__port_commit(void *state, void *data, size_t used, int wait)
 {
     struct ps__port *port = state;
     int cancel = ps__cancel_off();
-    struct ps__lease *lease = loan_find(port, data, 1);
+    struct ps__lease *lease = loan_find(port, data);
     int result;
     if (!lease) {
         result = ps__fail(PS_EINVAL, "no loan of this handle");
@@ -337,9 +337,8 @@ int ps__port_commit(void *state, void *data, size_t used, int wait)
 PS_COLD int ps__port_cancel(void *state, void *data)
 {
     struct ps__port *port = state;
-    if (!data) return 0;
     int cancel = ps__cancel_off();
-    struct ps__lease *lease = loan_find(port, data, 1);
+    struct ps__lease *lease = loan_find(port, data);
     if (lease) {
         loan_end(port, lease);
         /* Another handle, or thread, may wait for just this chunk. */

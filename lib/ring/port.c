@@ -22,7 +22,6 @@ int ps__port_open(struct ps__port *port, ps_host *host, const ps_url *url, const
     port->block_ms = url->block_ms;
     port->evict_ms = url->evict_ms;
     port->spin_us = url->spin_us;
-    port->seed = host->seed;
     if (!port->claim) port->claim = &port->claim_own;
     if (!port->observe) {
         port->inline_most = PS__INLINE;

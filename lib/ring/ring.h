@@ -14,7 +14,7 @@
 #include "words.h"
 #include <pthread.h>
 
-#define PS__BATCH      64u              /* messages from one lane before the next has its turn; cursors are published as often */
+#define PS__BATCH      64u              /* messages from one lane before the next has its turn; waiters are told as often */
 #define PS__TALLIES    16u              /* threads of a handle that count without a lock */
 #define PS__COPIES     64u              /* cells a reader copies at once: not more than a batch */
 #define PS__SLICE_MS   10               /* a dropped lock rings nobody: the longest sleep of who depends on one */
@@ -101,7 +101,6 @@ struct ps__port {
     uint32_t publisher;                 /* own number, in every cell */
     int observe, lossy, echo;
     int block_ms, evict_ms, spin_us;
-    uint64_t seed;                      /* of topic hashes */
 
     /* publishing: any thread */
     struct ps__view own;                /* the lane this handle writes */

@@ -9,9 +9,7 @@
 #include "shm.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/vfs.h>
 #include <time.h>

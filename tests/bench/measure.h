@@ -95,7 +95,7 @@ void pin(int side);                 /* to the side's core */
 struct control {
     _Alignas(128) _Atomic int ready, seen, fin, done;
     _Alignas(128) _Atomic uint64_t acked;
-    _Alignas(128) _Atomic uint64_t total, last_ns, lost, bad, asleep;
+    _Alignas(128) _Atomic uint64_t total, last_ns, lost, bad;
     _Alignas(128) _Atomic uint64_t line_a;
     _Alignas(128) _Atomic uint64_t line_b;
     struct { _Alignas(128) _Atomic uint64_t count; } side[SIDES];
