@@ -19,6 +19,8 @@ root=${root%/}
 major=${VERSION%%.*}
 minor=${VERSION#*.}
 minor=${minor%%.*}
+abi=$major
+[ "$major" != 0 ] || abi=0.$minor       # as in the Makefile
 
 die() {
     echo "$action: $*" >&2
@@ -39,8 +41,8 @@ files() {
     "$1" file 644 include/psbus.h "$INCLUDEDIR/psbus.h"
     "$1" file 644 "$BUILD/libpsbus.a" "$LIBDIR/libpsbus.a"
     "$1" file 755 "$BUILD/libpsbus.so.$VERSION" "$LIBDIR/libpsbus.so.$VERSION"
-    "$1" link "libpsbus.so.$VERSION" "$LIBDIR/libpsbus.so.$major"
-    "$1" link "libpsbus.so.$major" "$LIBDIR/libpsbus.so"
+    "$1" link "libpsbus.so.$VERSION" "$LIBDIR/libpsbus.so.$abi"
+    "$1" link "libpsbus.so.$abi" "$LIBDIR/libpsbus.so"
     "$1" file 644 "$filled/psbus.pc" "$LIBDIR/pkgconfig/psbus.pc"
     "$1" file 644 "$filled/psbusConfig.cmake" "$LIBDIR/cmake/psbus/psbusConfig.cmake"
     "$1" file 644 "$filled/psbusConfigVersion.cmake" "$LIBDIR/cmake/psbus/psbusConfigVersion.cmake"
@@ -99,7 +101,7 @@ fill_templates() {
     pointer=$(echo __SIZEOF_POINTER__ | $CC -E -P - | tr -d ' \n')
     fill pkgconfig/psbus.pc.in "VERSION=$VERSION" "PREFIX=$PREFIX" "LIBDIR=$(below_prefix "$LIBDIR")" \
         "INCLUDEDIR=$(below_prefix "$INCLUDEDIR")" >"$filled/psbus.pc"
-    fill pkgconfig/psbusConfig.cmake.in "VERSION=$VERSION" "MAJOR=$major" \
+    fill pkgconfig/psbusConfig.cmake.in "VERSION=$VERSION" "ABI=$abi" \
         "INCLUDEDIR=$(relative "$LIBDIR/cmake/psbus" "$INCLUDEDIR")" >"$filled/psbusConfig.cmake"
     fill pkgconfig/psbusConfigVersion.cmake.in "VERSION=$VERSION" "MAJOR=$major" "MINOR=$minor" "POINTER=$pointer" \
         >"$filled/psbusConfigVersion.cmake"
@@ -194,9 +196,9 @@ tell_loader() {
         echo "install: the loader does not look in $LIBDIR: link with -Wl,-rpath,$LIBDIR or set LD_LIBRARY_PATH=$LIBDIR"
     elif command -v ldconfig >/dev/null 2>&1; then
         if [ "$(id -u)" != 0 ]; then
-            echo "install: run ldconfig as root, so that the loader knows libpsbus.so.$major"
+            echo "install: run ldconfig as root, so that the loader knows libpsbus.so.$abi"
         else
-            ldconfig || echo "install: ldconfig failed; the loader may not know libpsbus.so.$major" >&2
+            ldconfig || echo "install: ldconfig failed; the loader may not know libpsbus.so.$abi" >&2
         fi
     fi
 }

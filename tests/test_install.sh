@@ -10,6 +10,8 @@ consumers=$(pwd)/tests/consumers
 url=shm://install.$$
 version=$(awk '/^#define PS_VERSION_(MAJOR|MINOR|PATCH) / { v = v dot $3; dot = "." } END { print v }' include/psbus.h)
 major=${version%%.*}
+abi=$major
+[ "$major" != 0 ] || abi=${version%.*}
 
 # install_to DESTDIR VARIABLE=…, and the same for uninstall. The record is this case's own.
 install_to() {
@@ -50,8 +52,8 @@ f 644 ./usr/include/psbus.h
 f 644 ./usr/lib/cmake/psbus/psbusConfig.cmake
 f 644 ./usr/lib/cmake/psbus/psbusConfigVersion.cmake
 f 644 ./usr/lib/libpsbus.a
-l libpsbus.so.$major ./usr/lib/libpsbus.so
-l libpsbus.so.$version ./usr/lib/libpsbus.so.$major
+l libpsbus.so.$abi ./usr/lib/libpsbus.so
+l libpsbus.so.$version ./usr/lib/libpsbus.so.$abi
 f 755 ./usr/lib/libpsbus.so.$version
 f 644 ./usr/lib/pkgconfig/psbus.pc
 EOF
@@ -210,7 +212,7 @@ test_install_pkg_config_shared() {
     prefix
     [ "$(pkg-config --modversion psbus)" = "$version" ]
     $CC $standard "$consumers/linked.c" -o "$scratch/shared" $(pkg-config --cflags --libs psbus)
-    [ "$(asks_for "$scratch/shared")" = "libpsbus.so.$major" ] || fail "the program does not ask for the soname"
+    [ "$(asks_for "$scratch/shared")" = "libpsbus.so.$abi" ] || fail "the program does not ask for the soname"
     LD_LIBRARY_PATH=$scratch/prefix/lib "$scratch/shared" inproc://shared "$url"
 }
 
@@ -271,7 +273,7 @@ test_install_cmake_shared_and_static() {
     prefix
     cmake_project "$scratch/prefix" cmake -DWANT="${version%.*}"
     MAKEFLAGS= cmake --build "$scratch/cmake"
-    [ "$(asks_for "$scratch/cmake/linked_shared")" = "libpsbus.so.$major" ]
+    [ "$(asks_for "$scratch/cmake/linked_shared")" = "libpsbus.so.$abi" ]
     [ -z "$(asks_for "$scratch/cmake/linked_static")" ]
     "$scratch/cmake/linked_shared" inproc://cmake "$url"
     "$scratch/cmake/linked_static" inproc://cmake "$url"
