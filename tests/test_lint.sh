@@ -201,6 +201,15 @@ test_lint_atomics_name_their_order() {
     none "atomic operations without an order" "$scratch/found"
 }
 
+# Nor is an atomic object used as if it were a plain one, which means sequentially consistent. clang alone tells.
+test_lint_atomic_objects_are_never_used_plainly() {
+    command -v clang >/dev/null 2>&1 || skip "clang is not installed"
+    for source in $(sources c | grep '^lib/'); do
+        clang -std=c11 -Iinclude -fsyntax-only -Werror=atomic-implicit-seq-cst "$source" 2>&1 | grep 'error:' || true
+    done >"$scratch/found"
+    none "atomic objects that are used without an order" "$scratch/found"
+}
+
 # ------------------------------------------------------------------ README
 
 # Blocks of C in the README, a file each.
@@ -335,6 +344,7 @@ script_case test_lint_exports_list_is_sorted_and_the_header_declares_it test_lin
     test_lint_header_alone_c_gcc test_lint_header_alone_c_clang test_lint_header_alone_cpp_gcc test_lint_header_alone_cpp_clang \
     test_lint_every_code_that_is_named_exists test_lint_every_code_is_documented_and_used \
     test_lint_every_sync_tag_has_both_ends test_lint_missing_ends_are_told test_lint_atomics_name_their_order \
+    test_lint_atomic_objects_are_never_used_plainly \
     test_lint_readme_hello_is_the_example test_lint_readme_code_compiles test_lint_readme_names_tests_that_exist \
     test_lint_readme_links_lead_somewhere \
     test_lint_sources_carry_their_licence test_lint_nothing_is_left_to_do test_lint_lines_are_whole_and_not_long \

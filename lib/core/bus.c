@@ -230,7 +230,7 @@ PS_COLD int ps_after_fork(ps_bus *bus)
         ps__store_rlx(&bus->stopping, 0);
         ps__store_rlx(&bus->delivered, 0);
         ps__store_rlx(&bus->closing, 0);
-        bus->running = NULL;
+        ps__store_rlx(&bus->running, NULL);
         bus->waits_for = NULL;
         bus->generation = ps__process_generation();
         ps__store_rel(&bus->owner, 0);

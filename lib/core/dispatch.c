@@ -54,7 +54,7 @@ static PS_ALWAYS_INLINE int dispatch_deliver(ps_bus *bus, const ps_record *recor
                    NULL };
     while (subs->match_next < subs->match_count) {
         struct ps_sub *sub = subs->match[subs->match_next++];
-        atomic_store_explicit(&bus->running, sub, memory_order_relaxed);
+        ps__store_rlx(&bus->running, sub);
         ps__fence_light();              /* SYNC(running) other end ps_unsubscribe: dead, heavy fence, running */
         if (PS_LIKELY(!ps__load_rlx(&sub->dead))) {
             msg.user = sub->user;
@@ -63,7 +63,7 @@ static PS_ALWAYS_INLINE int dispatch_deliver(ps_bus *bus, const ps_record *recor
             sub->handler(&msg, sub->user);
         }
         /* release: whoever waits for it sees what the handler did */
-        atomic_store_explicit(&bus->running, NULL, memory_order_release);
+        ps__store_rel(&bus->running, NULL);
         int forked = ps__process_generation() != generation;
         if (PS_UNLIKELY(forked) && bus->generation != generation) return PS_EFORKED;    /* ps_after_fork: sub is gone */
         if (PS_UNLIKELY(sub->destroy_after)) {

@@ -32,8 +32,9 @@ PS_COLD static struct ps__table *subscription_table(uint32_t buckets)
 
 PS_COLD int ps__subs_open(struct ps__subs *subs)
 {
-    subs->table = subscription_table(SUBSCRIPTION_BUCKETS);
-    if (!subs->table) return ps__fail(PS_ENOMEM, "no memory for a handle");
+    struct ps__table *table = subscription_table(SUBSCRIPTION_BUCKETS);
+    if (!table) return ps__fail(PS_ENOMEM, "no memory for a handle");
+    ps__store_rlx(&subs->table, table);
     pthread_mutex_init(&subs->lock, NULL);
     return 0;
 }
@@ -122,14 +123,14 @@ static inline int subscription_found(struct ps__subs *subs, struct ps_sub *sub)
 static int subscription_chain(struct ps__subs *subs, const struct ps__table *table, uint64_t hash, int wild,
                               const ps_topic *topic)
 {
-    struct ps_sub *sub = atomic_load_explicit(&table->bucket[hash & table->mask], memory_order_acquire);   /* SYNC(table) */
+    struct ps_sub *sub = ps__load_acq(&table->bucket[hash & table->mask]);       /* SYNC(table) */
     for (uint32_t bound = UINT32_MAX; sub && bound; bound--) {
         if (sub->filter.hash == hash && sub->filter.wild == wild &&
             (wild ? subscription_lets(sub, topic)
                   : sub->filter.len == topic->len && subscription_same(sub->filter.text, topic->text, topic->len)) &&
             !subscription_found(subs, sub))
             return 0;
-        sub = atomic_load_explicit(&sub->next, memory_order_acquire);
+        sub = ps__load_acq(&sub->next);
     }
     return 1;
 }
@@ -139,7 +140,7 @@ static int subscription_look_up(ps_bus *bus, const ps_topic *topic)
     struct ps__subs *subs = &bus->subs;
     /* SYNC(table) the version before the table: what this version has not any more is not found below, and not remembered. */
     uint64_t version = ps__load_acq(&subs->version);
-    const struct ps__table *table = atomic_load_explicit(&subs->table, memory_order_acquire);
+    const struct ps__table *table = ps__load_acq(&subs->table);
     subs->match_count = 0;
     if (PS_UNLIKELY(subs->last_version != version)) {   /* what was taken out may be freed before the next look-up */
         memset(subs->last, 0, sizeof subs->last);
@@ -159,8 +160,8 @@ static int subscription_look_up(ps_bus *bus, const ps_topic *topic)
 /* A larger match array, if a subscription asked for one. Between two messages nobody uses the old one. */
 static void subscription_take_spare(struct ps__subs *subs)
 {
-    if (PS_LIKELY(atomic_load_explicit(&subs->spare, memory_order_relaxed) == NULL)) return;
-    struct ps_sub **spare = atomic_exchange_explicit(&subs->spare, NULL, memory_order_acquire);
+    if (PS_LIKELY(ps__load_rlx(&subs->spare) == NULL)) return;
+    struct ps_sub **spare = ps__swap_ar(&subs->spare, NULL);
     if (subs->match) free(subs->match - 1);
     subs->match = spare;
     subs->match_room = (uint32_t)(uintptr_t)spare[-1];
@@ -191,11 +192,11 @@ int ps__subs_match(struct ps_host *host, const ps_topic *topic)
     ps_bus *bus = (ps_bus *)(void *)host;
     struct ps__subs *subs = &bus->subs;
     struct ps_sub *found = NULL;
-    uint64_t version = ps__load_acq(&subs->version), hash = topic->hash;        /* SYNC(table) */
-    const struct ps__table *table = atomic_load_explicit(&subs->table, memory_order_acquire);
+    uint64_t version = ps__load_acq(&subs->version), hash = topic->hash;    /* SYNC(table) */
+    const struct ps__table *table = ps__load_acq(&subs->table);
     if (PS_UNLIKELY(ps__load_rlx(&subs->depths) || version & 1)) return subscription_match(bus, topic);
-    struct ps_sub *sub = atomic_load_explicit(&table->bucket[hash & table->mask], memory_order_acquire);   /* SYNC(table) */
-    for (uint32_t bound = subs->match_room; sub; sub = atomic_load_explicit(&sub->next, memory_order_acquire)) {
+    struct ps_sub *sub = ps__load_acq(&table->bucket[hash & table->mask]);   /* SYNC(table) */
+    for (uint32_t bound = subs->match_room; sub; sub = ps__load_acq(&sub->next)) {
         if (PS_UNLIKELY(bound-- == 0)) return subscription_match(bus, topic);   /* a circle for a while, or no array yet */
         if (sub->filter.hash != hash) continue;
         if (PS_UNLIKELY(found || sub->filter.len != topic->len ||
@@ -223,9 +224,10 @@ int ps__subs_borrows(struct ps_host *host)
 
 PS_COLD void ps__subs_each(struct ps_host *host, void (*visit)(void *, const ps_filter *, uint32_t), void *arg)
 {
-    struct ps__table *table = ((ps_bus *)(void *)host)->subs.table;
+    struct ps__table *table = ps__load_rlx(&((ps_bus *)(void *)host)->subs.table);
     for (uint32_t b = 0; b <= table->mask; b++)
-        for (struct ps_sub *sub = table->bucket[b]; sub; sub = sub->next) visit(arg, &sub->filter, sub->flags);
+        for (struct ps_sub *sub = ps__load_rlx(&table->bucket[b]); sub; sub = ps__load_rlx(&sub->next))
+            visit(arg, &sub->filter, sub->flags);
 }
 
 /* ------------------------------------------------------------------ change, under subs.lock */
@@ -243,28 +245,28 @@ static void subscription_change(struct ps__subs *subs, int begin)
 PS_COLD static void subscription_link(struct ps__table *table, struct ps_sub *sub)
 {
     struct ps_sub *_Atomic *bucket = &table->bucket[sub->filter.hash & table->mask];
-    atomic_store_explicit(&sub->next, atomic_load_explicit(bucket, memory_order_relaxed), memory_order_release);
-    atomic_store_explicit(bucket, sub, memory_order_release);           /* SYNC(table) */
+    ps__store_rel(&sub->next, ps__load_rlx(bucket));
+    ps__store_rel(bucket, sub);         /* SYNC(table) */
 }
 
 PS_COLD static void subscription_unlink(struct ps__table *table, struct ps_sub *sub)
 {
     struct ps_sub *_Atomic *link = &table->bucket[sub->filter.hash & table->mask];
-    while (*link != sub) link = &(*link)->next;
-    atomic_store_explicit(link, sub->next, memory_order_release);
+    while (ps__load_rlx(link) != sub) link = &ps__load_rlx(link)->next;
+    ps__store_rel(link, ps__load_rlx(&sub->next));
 }
 
 /* Room before anything changes, so that nothing can fail half-way: a table, and a match array for every possible match. */
 PS_COLD static int subscription_room(struct ps__subs *subs)
 {
-    struct ps__table *table = subs->table, *larger = NULL;
+    struct ps__table *table = ps__load_rlx(&subs->table), *larger = NULL;
     uint32_t matches = subs->count + 1;
     if (matches > subs->promised) {
         uint32_t room = subs->promised ? subs->promised * 2 : 16;
         struct ps_sub **spare = calloc(room + (size_t)1, sizeof *spare);
         if (!spare) return ps__fail(PS_ENOMEM, "no memory for a subscription");
         spare[0] = (struct ps_sub *)(uintptr_t)room;    /* the slot in front holds the capacity */
-        spare = atomic_exchange_explicit(&subs->spare, spare + 1, memory_order_acq_rel);
+        spare = ps__swap_ar(&subs->spare, spare + 1);
         if (spare) free(spare - 1);
         subs->promised = room;
     }
@@ -273,15 +275,15 @@ PS_COLD static int subscription_room(struct ps__subs *subs)
     if (!larger) return 0;                              /* longer chains, still right */
     subscription_change(subs, 1);
     for (uint32_t b = 0; b <= table->mask; b++) {
-        for (struct ps_sub *sub = table->bucket[b], *next; sub; sub = next) {
-            next = sub->next;
+        for (struct ps_sub *sub = ps__load_rlx(&table->bucket[b]), *next; sub; sub = next) {
+            next = ps__load_rlx(&sub->next);
             subscription_link(larger, sub);
         }
     }
     table->older = subs->old_tables;                    /* kept until no look-up can be in it */
     subs->old_tables = table;
     ps__store_rlx(&subs->unswept, 1);
-    atomic_store_explicit(&subs->table, larger, memory_order_release);
+    ps__store_rel(&subs->table, larger);
     subscription_change(subs, 0);
     return 0;
 }
@@ -320,16 +322,16 @@ PS_COLD void ps__subs_sweep(struct ps__subs *subs)
 
 PS_COLD static void subscription_clear(struct ps__subs *subs)
 {
-    struct ps__table *table = subs->table;
+    struct ps__table *table = ps__load_rlx(&subs->table);
     for (struct ps_sub *sub = subs->graves; sub; sub = sub->grave)      /* its handler forked, or the like, and never came back */
         if (sub->destroy_after && sub->destroy) sub->destroy(sub->user);
     for (uint32_t b = 0; b <= table->mask; b++) {
-        for (struct ps_sub *sub = table->bucket[b], *next; sub; sub = next) {
-            next = sub->next;
+        for (struct ps_sub *sub = ps__load_rlx(&table->bucket[b]), *next; sub; sub = next) {
+            next = ps__load_rlx(&sub->next);
             if (sub->destroy) sub->destroy(sub->user);
             free(sub);
         }
-        table->bucket[b] = NULL;
+        ps__store_rlx(&table->bucket[b], NULL);
     }
     ps__subs_sweep(subs);
     subs->count = 0;
@@ -341,18 +343,18 @@ PS_COLD static void subscription_clear(struct ps__subs *subs)
 
 PS_COLD void ps__subs_close(struct ps__subs *subs)
 {
-    struct ps_sub **spare = subs->spare;
+    struct ps_sub **spare = ps__load_rlx(&subs->spare);
     subscription_clear(subs);
     if (spare) free(spare - 1);
     if (subs->match) free(subs->match - 1);
-    free(subs->table);
+    free(ps__load_rlx(&subs->table));
     pthread_mutex_destroy(&subs->lock);
 }
 
 PS_COLD void ps__subs_reset(struct ps__subs *subs)
 {
     pthread_mutex_init(&subs->lock, NULL);              /* a thread that is not here may hold it */
-    subs->version &= ~(uint64_t)1;
+    ps__store_rlx(&subs->version, ps__load_rlx(&subs->version) & ~(uint64_t)1);
     subscription_clear(subs);
 }
 
@@ -386,7 +388,7 @@ PS_COLD static int subscription_add(ps_bus *bus, struct ps_sub *sub, ps_sub **ou
     sub->number = ++subs->number;
     if (out) *out = sub;
     subscription_change(subs, 1);
-    subscription_link(subs->table, sub);
+    subscription_link(ps__load_rlx(&subs->table), sub);
     subscription_count(subs, sub, 1);
     subscription_change(subs, 0);
     return 0;
@@ -442,7 +444,7 @@ PS_COLD static void subscription_remove(ps_bus *bus, struct ps_sub *sub)
     int idle = ps__cas_acq(&bus->owner, &nobody, 1);
     pthread_mutex_lock(&subs->lock);
     subscription_change(subs, 1);
-    subscription_unlink(subs->table, sub);
+    subscription_unlink(ps__load_rlx(&subs->table), sub);
     subscription_count(subs, sub, -1);
     subscription_change(subs, 0);
     sub->grave = subs->graves;
@@ -467,7 +469,7 @@ PS_COLD int ps_unsubscribe(ps_sub *sub)
     void *user = sub->user;
     ps__store_rlx(&sub->dead, 1);
     if (!inside) ps__fence_heavy();             /* SYNC(running) other end dispatch_deliver */
-    if (bus->running == sub) {
+    if (ps__load_acq(&bus->running) == sub) {
         if (inside) {                           /* by its own handler */
             sub->destroy_after = 1;
             destroy = NULL;
@@ -478,7 +480,7 @@ PS_COLD int ps_unsubscribe(ps_sub *sub)
                 ps__cancel_restore(cancel);
                 return ps__fail(PS_EBUSY, "two handlers would wait for each other");
             }
-            for (unsigned step = 0; atomic_load_explicit(&bus->running, memory_order_acquire) == sub;) ps__wait_step(&step);
+            for (unsigned step = 0; ps__load_acq(&bus->running) == sub;) ps__wait_step(&step);
             ps__wait_end();
         }
     }

@@ -77,7 +77,7 @@ static void inproc_point(struct ps__port *port, struct inproc_bus *bus)
 static void inproc_free(struct inproc_bus *bus)
 {
     for (unsigned i = 0; i < PS_MEMBERS_MAX; i++) {
-        if (bus->big[i]) ps__pages_free((void *)bus->big[i], PS__BIG_BITS / 8);
+        if (ps__load_rlx(&bus->big[i])) ps__pages_free((void *)ps__load_rlx(&bus->big[i]), PS__BIG_BITS / 8);
         ps__kept_close(&bus->bell[i][0]);
         ps__kept_close(&bus->bell[i][1]);
     }
@@ -94,7 +94,7 @@ static struct inproc_bus *inproc_new(const ps_url *url, const struct ps__geometr
     struct inproc_bus *bus = calloc(1, sizeof *bus);
     if (!bus) return NULL;
     pthread_mutex_init(&bus->lock, NULL);
-    for (unsigned i = 0; i < PS_MEMBERS_MAX; i++) bus->bell[i][0].fd = bus->bell[i][1].fd = -1;
+    for (unsigned i = 0; i < PS_MEMBERS_MAX; i++) ps__kept_none(&bus->bell[i][0]), ps__kept_none(&bus->bell[i][1]);
     bus->members = url->members ? url->members : INPROC_MEMBERS;
     bus->memory_size = inproc_layout(bus->members);
     bus->memory = ps__pages(bus->memory_size);
@@ -173,17 +173,20 @@ static int inproc_loan_reserve(struct ps__port *port)
 static ps__a64 *inproc_big_reserve(struct ps__port *port)
 {
     struct inproc_bus *bus = inproc_bus_of(port);
-    ps__a64 *big = bus->big[port->slot];
+    ps__a64 *big = ps__load_rlx(&bus->big[port->slot]);
     if (big) {
         for (unsigned i = 0; i < PS__BIG_BITS / 64; i++) ps__store_rlx(&big[i], 0);
         return big;
     }
     big = ps__pages(PS__BIG_BITS / 8);
-    bus->big[port->slot] = big;
+    ps__store_rel(&bus->big[port->slot], big);
     return big;
 }
 
-static const ps__a64 *inproc_big_of(struct ps__port *port, unsigned slot) { return inproc_bus_of(port)->big[slot]; }
+static const ps__a64 *inproc_big_of(struct ps__port *port, unsigned slot)
+{
+    return ps__load_acq(&inproc_bus_of(port)->big[slot]);
+}
 
 static int inproc_alive(struct ps__port *port, unsigned slot)
 {
@@ -205,28 +208,28 @@ static int inproc_bell(struct ps__port *port, int which)
     struct ps__kept *bell = &bus->bell[port->slot][which];
     int err = 0;
     pthread_mutex_lock(&bus->lock);
-    if (bell->fd < 0) {
+    if (ps__kept_fd(bell) < 0) {
         int fd = ps__event_open();
         err = fd < 0 ? fd : ps__kept_set(bell, fd);
     }
     pthread_mutex_unlock(&bus->lock);
     if (err) return err;
-    return ps__kept_valid(bell) ? bell->fd : -EBADF;
+    return ps__kept_valid(bell) ? ps__kept_fd(bell) : -EBADF;
 }
 
 static int inproc_drain(struct ps__port *port, int which)
 {
     struct ps__kept *bell = &inproc_bus_of(port)->bell[port->slot][which];
-    struct pollfd p = { bell->fd, POLLIN, 0 };
+    struct pollfd p = { ps__kept_fd(bell), POLLIN, 0 };
     if (!ps__kept_valid(bell) || ps__poll(&p, 1, 1) <= 0) return 0;     /* deadline 1: long past */
-    ps__event_clear(bell->fd);
+    ps__event_clear(ps__kept_fd(bell));
     return 1;
 }
 
 static int inproc_ring(struct ps__port *port, unsigned slot, int which)
 {
     struct ps__kept *bell = &inproc_bus_of(port)->bell[slot][which];
-    if (ps__kept_valid(bell)) ps__event_signal(bell->fd);
+    if (ps__kept_valid(bell)) ps__event_signal(ps__kept_fd(bell));
     return 1;
 }
 
@@ -239,12 +242,12 @@ static int inproc_check(struct ps__port *port)
 static uint64_t inproc_memory(struct ps__port *port, unsigned slot)
 {
     struct inproc_bus *bus = inproc_bus_of(port);
-    if (slot < port->members) return PS__AREA_SIZE + (bus->big[slot] ? PS__BIG_BITS / 8 : 0);
+    if (slot < port->members) return PS__AREA_SIZE + (ps__load_rlx(&bus->big[slot]) ? PS__BIG_BITS / 8 : 0);
     uint64_t slots = ps__load_rlx(&port->words->slots_high), memory = 8192 + slots * PS__AREA_SIZE;
     if (ps__load_acq(&port->view[0].lane->ring)) memory += bus->ring_size;
     if (ps__load_acq(&port->view[0].lane->loan)) memory += bus->loan_size;
     for (unsigned i = 0; i < port->members; i++)
-        if (bus->big[i]) memory += PS__BIG_BITS / 8;
+        if (ps__load_rlx(&bus->big[i])) memory += PS__BIG_BITS / 8;
     return memory;
 }
 

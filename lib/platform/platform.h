@@ -97,10 +97,13 @@ PS_PRIVATE void ps__timer_set(int fd, int ms);          /* runs out once, in ms;
  * it is looked at before each use.
  */
 struct ps__kept {
-    _Atomic int fd;                     /* -1: none; set last */
+    _Atomic int fd;                     /* -1: none; set last: ps__kept_fd */
     dev_t dev;
     ino_t ino;
 };
+/* Its number, or -1. */
+static inline int ps__kept_fd(const struct ps__kept *kept) { return ps__load_acq(&kept->fd); }
+static inline void ps__kept_none(struct ps__kept *kept) { ps__store_rlx(&kept->fd, -1); }
 PS_PRIVATE int ps__kept_set(struct ps__kept *kept, int fd);     /* takes fd; 0 or -errno, then fd is closed */
 PS_PRIVATE int ps__kept_valid(const struct ps__kept *kept);     /* async-signal-safe */
 PS_PRIVATE void ps__kept_close(struct ps__kept *kept);          /* only if it is still ours; async-signal-safe */

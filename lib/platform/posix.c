@@ -313,14 +313,14 @@ PS_COLD int ps__kept_set(struct ps__kept *kept, int fd)
     }
     kept->dev = st.st_dev;
     kept->ino = st.st_ino;
-    kept->fd = fd;
+    ps__store_rel(&kept->fd, fd);
     return 0;
 }
 
 int ps__kept_valid(const struct ps__kept *kept)
 {
     struct stat st;
-    int saved = errno, fd = kept->fd;
+    int saved = errno, fd = ps__kept_fd(kept);
     int valid = fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == kept->dev && st.st_ino == kept->ino;
     errno = saved;
     return valid;
@@ -328,8 +328,8 @@ int ps__kept_valid(const struct ps__kept *kept)
 
 PS_COLD void ps__kept_close(struct ps__kept *kept)
 {
-    if (ps__kept_valid(kept)) ps__close_fd(kept->fd);
-    kept->fd = -1;
+    if (ps__kept_valid(kept)) ps__close_fd(ps__kept_fd(kept));
+    ps__kept_none(kept);
 }
 
 PS_COLD void *ps__pages(size_t size)

@@ -75,7 +75,7 @@ void ps__wake_waiting(struct ps__port *port, unsigned lane)
 PS_COLD static void wake_signal(struct ps__port *port)
 {
     if (!ps__kept_valid(&port->event)) return;
-    ps__event_signal(port->event.fd);
+    ps__event_signal(ps__kept_fd(&port->event));
     ps__store_rel(&port->event_set, 1);         /* behind the signal: who clears for it clears a signal that was there */
 }
 
@@ -83,7 +83,7 @@ static void wake_clear(struct ps__port *port)
 {
     if (!ps__load_rlx(&port->event_set)) return;
     ps__store_rlx(&port->event_set, 0);
-    if (ps__kept_valid(&port->event)) ps__event_clear(port->event.fd);
+    if (ps__kept_valid(&port->event)) ps__event_clear(ps__kept_fd(&port->event));
 }
 
 PS_COLD void ps__port_wake(void *state)
@@ -97,9 +97,9 @@ PS_COLD void ps__port_wake(void *state)
 PS_COLD static int wake_event(struct ps__port *port)
 {
     int err = 0;
-    if (port->event.fd < 0) {
+    if (ps__kept_fd(&port->event) < 0) {
         pthread_mutex_lock(&port->fds);
-        if (port->event.fd < 0) {
+        if (ps__kept_fd(&port->event) < 0) {
             int fd = ps__event_open();
             err = fd < 0 ? fd : ps__kept_set(&port->event, fd);
         }
@@ -137,10 +137,11 @@ static void sleep_disarm(struct ps__port *port)
 PS_COLD static int space_arm(struct ps__port *port)
 {
     if (port->space_armed) return 0;
-    if (port->space_fd < 0) port->space_fd = port->env->bell(port, PS__BELL_SPACE);
-    if (port->space_fd < 0) return 1;           /* no descriptor: slices will do */
+    int fd = ps__load_rlx(&port->space_fd);
+    if (fd < 0) ps__store_rlx(&port->space_fd, fd = port->env->bell(port, PS__BELL_SPACE));
+    if (fd < 0) return 1;                       /* no descriptor: slices will do */
     if (!ps__load_rlx(&port->space_polled) && ps__kept_valid(&port->pollset))
-        ps__store_rlx(&port->space_polled, ps__pollset_add(port->pollset.fd, port->space_fd) == 0);
+        ps__store_rlx(&port->space_polled, ps__pollset_add(ps__kept_fd(&port->pollset), fd) == 0);
     port->env->drain(port, PS__BELL_SPACE);
     ps__store_rlx(&port->reader[port->slot]->waiting, ++port->wait_number);
     ps__or_rlx(&port->words->waiters[port->slot / 64], ps__set_bit(port->slot));
@@ -184,37 +185,41 @@ static int space_spin(struct ps__port *port, uint32_t units, uint64_t deadline_n
     return 0;
 }
 
+/* A publish that was refused may be tried again. */
+static void space_tell(struct ps__port *port)
+{
+    ps__store_rlx(&port->space_event, 1);
+    wake_signal(port);
+}
+
 /* One leader polls the bell; further threads of the handle queue behind it and retry with it. 0: time is over. */
 PS_COLD int ps__space_wait(struct ps__port *port, uint32_t units, uint64_t deadline_ns)
 {
     uint64_t now = ps__now_ns(), slice = now + (uint64_t)PS__SLICE_MS * 1000000u;
     if (deadline_ns && now >= deadline_ns) return 0;
     if (deadline_ns && deadline_ns < slice) slice = deadline_ns;
-    if (!port->space_leader && space_spin(port, units, deadline_ns)) return 1;
+    if (!ps__load_rlx(&port->space_leader) && space_spin(port, units, deadline_ns)) return 1;
     int error = errno, cancel = ps__cancel_off();
     pthread_mutex_lock(&port->space);
-    if (port->space_leader) {
+    if (ps__load_rlx(&port->space_leader)) {
         struct timespec until = { (time_t)(slice / 1000000000u), (long)(slice % 1000000000u) };
         pthread_cond_timedwait(&port->space_cond, &port->space, &until);
         pthread_mutex_unlock(&port->space);
     } else {
-        port->space_leader = 1;
+        ps__store_rlx(&port->space_leader, 1);
         space_disarm(port);                     /* a number of its own for this wait */
         space_arm(port);
         pthread_mutex_unlock(&port->space);
         if (!space_room(port, units, 1) && !port->host->closing(port->host)) {
-            struct pollfd fd = { port->space_fd, POLLIN, 0 };
-            ps__poll(&fd, port->space_fd >= 0, slice);
+            struct pollfd fd = { ps__load_rlx(&port->space_fd), POLLIN, 0 };
+            ps__poll(&fd, fd.fd >= 0, slice);
         }
         pthread_mutex_lock(&port->space);
         space_disarm(port);
-        port->space_leader = 0;
+        ps__store_rlx(&port->space_leader, 0);
         pthread_cond_broadcast(&port->space_cond);
         pthread_mutex_unlock(&port->space);
-        if (ps__load_rlx(&port->want_space)) {  /* this bell may have been for the refused one too */
-            ps__store_rlx(&port->space_event, 1);
-            wake_signal(port);
-        }
+        if (ps__load_rlx(&port->want_space)) space_tell(port);      /* this bell may have been for the refused one too */
     }
     ps__cancel_restore(cancel);
     errno = error;
@@ -231,11 +236,11 @@ static int space_again(struct ps__port *port)
 PS_COLD static void space_timer(struct ps__port *port, int ms)
 {
     pthread_mutex_lock(&port->fds);
-    if (port->timer.fd < 0 && ms && ps__kept_valid(&port->pollset)) {
+    if (ps__kept_fd(&port->timer) < 0 && ms && ps__kept_valid(&port->pollset)) {
         int fd = ps__timer_open();
-        if (fd >= 0 && ps__kept_set(&port->timer, fd) == 0) (void)ps__pollset_add(port->pollset.fd, fd);
+        if (fd >= 0 && ps__kept_set(&port->timer, fd) == 0) (void)ps__pollset_add(ps__kept_fd(&port->pollset), fd);
     }
-    if (ps__kept_valid(&port->timer)) ps__timer_set(port->timer.fd, ms);
+    if (ps__kept_valid(&port->timer)) ps__timer_set(ps__kept_fd(&port->timer), ms);
     pthread_mutex_unlock(&port->fds);
 }
 
@@ -243,7 +248,7 @@ PS_COLD static void space_timer(struct ps__port *port, int ms)
 PS_COLD static int space_watch(struct ps__port *port)
 {
     pthread_mutex_lock(&port->space);
-    int armed = !port->space_leader && space_arm(port);         /* a leader tells when it is done */
+    int armed = !ps__load_rlx(&port->space_leader) && space_arm(port);    /* a leader tells when it is done */
     pthread_mutex_unlock(&port->space);
     if (ps__load_rlx(&port->fd_used)) space_timer(port, PS__SLICE_MS);
     return armed && space_again(port);          /* armed before: then the refusal itself came behind it */
@@ -253,17 +258,11 @@ PS_COLD static int space_watch(struct ps__port *port)
 static void space_quiet(struct ps__port *port)
 {
     pthread_mutex_lock(&port->space);
-    if (!port->space_leader) {
+    if (!ps__load_rlx(&port->space_leader)) {
         space_disarm(port);
         (void)port->env->drain(port, PS__BELL_SPACE);
     }
     pthread_mutex_unlock(&port->space);
-}
-
-static void space_tell(struct ps__port *port)
-{
-    ps__store_rlx(&port->space_event, 1);
-    wake_signal(port);
 }
 
 void ps__space_refused(struct ps__port *port, uint32_t units)
@@ -288,7 +287,7 @@ static int space_rung(struct ps__port *port)
     if (!ps__load_rlx(&port->want_space)) return 0;
     pthread_mutex_lock(&port->space);
     if (ps__load_rlx(&port->space_event)) rung = 1;
-    if (!port->space_leader && port->space_armed && port->env->drain(port, PS__BELL_SPACE)) {
+    if (!ps__load_rlx(&port->space_leader) && port->space_armed && port->env->drain(port, PS__BELL_SPACE)) {
         space_disarm(port);
         rung = 1;
     }
@@ -387,7 +386,8 @@ static int wait_sleep(struct ps__port *port, uint64_t deadline_ns)
     else slice = ps__deadline_ns(WAKE_INSURANCE_MS);
 #endif
     if (deadline_ns && (!slice || deadline_ns < slice)) slice = deadline_ns;
-    struct pollfd fds[3] = { { port->event.fd, POLLIN, 0 }, { bell, POLLIN, 0 }, { space ? port->space_fd : -1, POLLIN, 0 } };
+    struct pollfd fds[3] = { { ps__kept_fd(&port->event), POLLIN, 0 }, { bell, POLLIN, 0 },
+                             { space ? ps__load_rlx(&port->space_fd) : -1, POLLIN, 0 } };
     result = 2;
     if (ps__load_rlx(&port->woken)) goto awake;
     int ready = ps__poll(fds, 3, slice);
@@ -436,15 +436,15 @@ int ps__port_wait(void *state, int timeout_ms)
 PS_COLD int ps__port_fd(void *state)
 {
     struct ps__port *port = state;
-    if (port->pollset.fd >= 0) return port->pollset.fd;
+    if (ps__kept_fd(&port->pollset) >= 0) return ps__kept_fd(&port->pollset);
     if (port->slot >= PS_MEMBERS_MAX) return ps__fail(PS_ENOTSUP, "a handle with observe=1 has no descriptor");
     int err = wake_event(port), bell = port->env->bell(port, PS__BELL_MESSAGE);
     if (err) return err;
     if (bell < 0) return ps__fail_sys(-bell, "no descriptor to sleep on");
     pthread_mutex_lock(&port->fds);
-    if (port->pollset.fd < 0) {
+    if (ps__kept_fd(&port->pollset) < 0) {
         int set = ps__pollset_open();
-        err = set < 0 ? set : ps__pollset_add(set, port->event.fd);
+        err = set < 0 ? set : ps__pollset_add(set, ps__kept_fd(&port->event));
         if (!err) err = ps__pollset_add(set, bell);
         if (err) ps__close_fd(set);
         else err = ps__kept_set(&port->pollset, set);
@@ -455,12 +455,15 @@ PS_COLD int ps__port_fd(void *state)
     ps__fence_sc();                             /* other end ps__space_refused */
     if (ps__load_rlx(&port->want_space) && space_watch(port)) space_tell(port);
     wake_signal(port);                          /* readable at once: nobody has looked yet */
-    return port->pollset.fd;
+    return ps__kept_fd(&port->pollset);
 }
 
 PS_COLD int ps__wake_open(struct ps__port *port)
 {
-    port->event.fd = port->pollset.fd = port->timer.fd = port->space_fd = -1;
+    ps__kept_none(&port->event);
+    ps__kept_none(&port->pollset);
+    ps__kept_none(&port->timer);
+    ps__store_rlx(&port->space_fd, -1);
     if (port->slot < PS_MEMBERS_MAX) {          /* numbers go on where the slot's last owner stopped: never the same twice */
         struct ps__reader *reader = port->reader[port->slot];
         port->sleep_number = (ps__load_rlx(&reader->armed) + 1) & ~(uint64_t)1;

@@ -71,8 +71,8 @@ static socklen_t doorbell_address(struct ps__shm *shm, unsigned slot, int which,
             if (fd >= 0) (void)ps__kept_set(&shm->dirfd, fd);
         }
         pthread_mutex_unlock(&shm->port.fds);
-        if (shm->dirfd.fd < 0) return 0;
-        n = snprintf(proc, sizeof proc, "/proc/self/fd/%d%s", shm->dirfd.fd, strrchr(path, '/'));
+        if (ps__kept_fd(&shm->dirfd) < 0) return 0;
+        n = snprintf(proc, sizeof proc, "/proc/self/fd/%d%s", ps__kept_fd(&shm->dirfd), strrchr(path, '/'));
         name = proc;
         if ((size_t)n >= sizeof address->sun_path) return 0;
     }
@@ -99,7 +99,7 @@ static int doorbell_bind(struct ps__shm *shm, int fd, int which)
     char path[PS__SHM_PATH + 32];
     struct stat st;
     /* The bus's own mode, before the slot shows that somebody sleeps: whoever may publish may ring. */
-    mode_t mode = ps__kept_valid(&shm->lock) && fstat(shm->lock.fd, &st) == 0 ? st.st_mode & 0777 : 0600;
+    mode_t mode = ps__kept_valid(&shm->lock) && fstat(ps__kept_fd(&shm->lock), &st) == 0 ? st.st_mode & 0777 : 0600;
     doorbell_path(shm, shm->port.slot, path, sizeof path);
     /* Somebody may remove the name at any time: then the next sleep finds it gone and binds again. */
     return chmod(path, mode) && errno != ENOENT ? -errno : 0;
@@ -116,34 +116,35 @@ static int doorbell_rebind(struct ps__shm *shm, int which)
     int fresh = doorbell_socket(shm);
     if (fresh < 0) return fresh;
     int err = doorbell_bind(shm, fresh, which);
-    if (!err && dup3(fresh, shm->bell[which].fd, O_CLOEXEC) < 0) err = -errno;
+    const int fd = ps__kept_fd(&shm->bell[which]), set = ps__kept_fd(&shm->port.pollset);
+    if (!err && dup3(fresh, fd, O_CLOEXEC) < 0) err = -errno;
     ps__close_fd(fresh);
     if (err) return err;
-    if (fstat(shm->bell[which].fd, &st) == 0) shm->bell[which].ino = st.st_ino;
-    return ps__kept_valid(&shm->port.pollset) ? ps__pollset_add(shm->port.pollset.fd, shm->bell[which].fd) : 0;
+    if (fstat(fd, &st) == 0) shm->bell[which].ino = st.st_ino;
+    return ps__kept_valid(&shm->port.pollset) ? ps__pollset_add(set, fd) : 0;
 }
 
 int ps__bell_bind(struct ps__port *port, int which)
 {
     struct ps__shm *shm = (struct ps__shm *)(void *)port;
     int err;
-    if (shm->bell[which].fd < 0) {
+    if (ps__kept_fd(&shm->bell[which]) < 0) {
         int fd = doorbell_socket(shm);
         if (fd < 0) return fd;
         if ((err = ps__kept_set(&shm->bell[which], fd))) return err;
     }
     if (!ps__kept_valid(&shm->bell[which])) return -EBADF;      /* closed behind our back */
     if (!shm->bound[which]) {
-        err = doorbell_bind(shm, shm->bell[which].fd, which);
+        err = doorbell_bind(shm, ps__kept_fd(&shm->bell[which]), which);
         /* Abstract names are free to all: a stranger who sits on ours must not keep us from sleeping. Tried again next time. */
         if (which == PS__BELL_MESSAGE) ps__store_rlx(&port->deaf, err == -EADDRINUSE);
-        if (err == -EADDRINUSE) return shm->bell[which].fd;
+        if (err == -EADDRINUSE) return ps__kept_fd(&shm->bell[which]);
         if (err) return err;
         shm->bound[which] = 1;
     } else if ((err = doorbell_rebind(shm, which))) {
         return err;
     }
-    return shm->bell[which].fd;
+    return ps__kept_fd(&shm->bell[which]);
 }
 
 int ps__bell_drain(struct ps__port *port, int which)
@@ -152,7 +153,7 @@ int ps__bell_drain(struct ps__port *port, int which)
     char byte;
     int rung = 0;
     if (!shm->bound[which] || !ps__kept_valid(&shm->bell[which])) return 0;
-    for (int i = 0; i < DOORBELL_DRAIN && recv(shm->bell[which].fd, &byte, 1, MSG_DONTWAIT) >= 0; i++) rung = 1;
+    for (int i = 0; i < DOORBELL_DRAIN && recv(ps__kept_fd(&shm->bell[which]), &byte, 1, MSG_DONTWAIT) >= 0; i++) rung = 1;
     return rung;
 }
 
@@ -171,12 +172,13 @@ int ps__bell_ring(struct ps__port *port, unsigned slot, int which)
         ps__close_fd(fd);
         return rung;
     }
-    if (sendto(own->fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, len) >= 0) return 1;
+    const int fd = ps__kept_fd(own);
+    if (sendto(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, len) >= 0) return 1;
     if (errno != EAGAIN) return 1;                      /* its owner is gone, or will bind again and look */
     /* The sleeper's queue is full: rung already. Or our own buffer is: then it was not. */
     int queued = 0, room = 0;
     socklen_t room_size = sizeof room;
-    if (ioctl(own->fd, SIOCOUTQ, &queued) || getsockopt(own->fd, SOL_SOCKET, SO_SNDBUF, &room, &room_size)) return 1;
+    if (ioctl(fd, SIOCOUTQ, &queued) || getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, &room_size)) return 1;
     return queued < room / 2;
 }
 

@@ -21,7 +21,7 @@ static int member_lock(const struct ps__shm *shm, int command, off_t slot, off_t
     lock->l_whence = SEEK_SET;
     lock->l_start = PS__SHM_LOCKS + slot;
     lock->l_len = count;
-    return fcntl(shm->lock.fd, command, lock);
+    return fcntl(ps__kept_fd(&shm->lock), command, lock);
 }
 
 static int member_set(const struct ps__shm *shm, off_t slot, off_t count, short type)

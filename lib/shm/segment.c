@@ -122,7 +122,7 @@ int ps__shm_data_fd(struct ps__shm *shm)
     int fd = -1;
     struct stat st;
     if (ps__kept_valid(&shm->lock)) {
-        fd = open(segment_proc(proc, shm->lock.fd), (shm->port.observe ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+        fd = open(segment_proc(proc, ps__kept_fd(&shm->lock)), (shm->port.observe ? O_RDONLY : O_RDWR) | O_CLOEXEC);
     } else if (shm->path[0]) {                          /* the program closed it (closefrom): by name, if it is still the file */
         fd = open(shm->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
         if (fd >= 0 && (fstat(fd, &st) || st.st_dev != shm->lock.dev || st.st_ino != shm->lock.ino)) {
@@ -163,7 +163,7 @@ static int segment_map(struct ps__shm *shm, int fd)
     if (!err) err = segment_writable(shm, PS__SHM_SLOTS + shm->port.slot * size, size);
     if (err) return err;
     /* The lock survives closefrom() through this page, and does not survive in a forked child. */
-    void *pin = mmap(NULL, 4096, PROT_READ, MAP_SHARED, shm->lock.fd, 0);
+    void *pin = mmap(NULL, 4096, PROT_READ, MAP_SHARED, ps__kept_fd(&shm->lock), 0);
     if (pin == MAP_FAILED) return ps__fail(PS_ENOMEM, "cannot map a page: %s", strerror(errno));
     shm->pin = pin;
     if (madvise(pin, 4096, MADV_DONTFORK)) return ps__fail_sys(errno, "madvise");
@@ -313,7 +313,7 @@ static int segment_open(struct ps__shm *shm, int *out)
     const char *path = shm->path;
     int access = shm->port.observe ? O_RDONLY : O_RDWR, follow = shm->proc ? 0 : O_NOFOLLOW;
     if (!path[0]) {
-        path = segment_proc(proc, shm->anchor.fd);
+        path = segment_proc(proc, ps__kept_fd(&shm->anchor));
         follow = 0;
     }
     int fd = open(path, access | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | follow);
@@ -380,7 +380,7 @@ int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
     for (int tries = 1;; tries++) {
         int fd = -1;
         shm->port.slot = PS_MEMBERS_MAX;
-        if (!shm->path[0] && shm->anchor.fd < 0) {
+        if (!shm->path[0] && ps__kept_fd(&shm->anchor) < 0) {
             err = segment_create_anonymous(shm, url, &wanted, &fd);
         } else {
             err = segment_directory(shm, url->create);

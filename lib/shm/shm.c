@@ -36,7 +36,7 @@ static int shm_unlinked(struct ps__shm *shm)
 {
     struct stat st, named;
     if (!shm->path[0] || shm->proc || !ps__kept_valid(&shm->lock)) return 0;
-    if (fstat(shm->lock.fd, &st) == 0 && st.st_nlink > 0 && lstat(shm->path, &named) == 0 && named.st_ino == st.st_ino)
+    if (fstat(ps__kept_fd(&shm->lock), &st) == 0 && st.st_nlink > 0 && lstat(shm->path, &named) == 0 && named.st_ino == st.st_ino)
         return 0;
     return ps__fail(PS_EUNLINKED, "%s was deleted or replaced", shm->path);
 }
@@ -163,7 +163,10 @@ static void shm_in_child(struct ps__fork_entry *entry)
 static int shm_enter(struct ps__shm *shm, ps_host *host, const ps_url *url)
 {
     struct ps__port *port = &shm->port;
-    shm->lock.fd = shm->bell[0].fd = shm->bell[1].fd = shm->dirfd.fd = -1;
+    ps__kept_none(&shm->lock);
+    ps__kept_none(&shm->bell[0]);
+    ps__kept_none(&shm->bell[1]);
+    ps__kept_none(&shm->dirfd);
     port->observe = url->observe;
     pthread_mutex_init(&shm->geometry_lock, NULL);
     shm->fork.in_child = shm_in_child;
@@ -194,7 +197,7 @@ fail_attached:
 static int shm_open_bus(void *memory, ps_host *host, const ps_url *url)
 {
     struct ps__shm *shm = memory;
-    shm->anchor.fd = -1;
+    ps__kept_none(&shm->anchor);
     shm->mode = url->mode;
     shm->port.observe = url->observe;
     memcpy(shm->label, url->name, strlen(url->name) + 1);
@@ -250,7 +253,7 @@ static int shm_after_fork(void *memory, ps_host *host)
         host->seed = seed;
         ps__fork_add(&shm->fork);
     } else {
-        inherited->anchor.fd = -1;              /* kept by the new one */
+        ps__kept_none(&inherited->anchor);              /* kept by the new one */
         ps__port_close(&inherited->port, 1);
         ps__loans_free(inherited->loans);
         ps__shm_detach(inherited, 1);
