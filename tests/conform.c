@@ -7,6 +7,8 @@
 #endif
 #include "conform.h"
 
+#include <sys/syscall.h>
+
 #define CONFORM_TEXT    1024
 #define CONFORM_HANDLES 300
 #define CONFORM_HANG_S  100             /* a test that takes so long hangs: end the program, its name is the last line */
@@ -18,6 +20,7 @@ static struct {
     int     others;                     /* highest number of conform_other_url() */
     ps_bus *open[CONFORM_HANDLES];
     int     descriptors;                /* before the test */
+    int     finished;                   /* it came to its end */
 } conform_test_now;
 
 /* ------------------------------------------------------------------ handles */
@@ -96,8 +99,12 @@ int conform_teardown(void **state)
     (void)state;
     alarm(0);
     for (int at = 0; at < CONFORM_HANDLES; at++)
-        if (conform_test_now.open[at] != NULL)
-            return 0;                   /* the test failed, and has said so */
+        if (conform_test_now.open[at] != NULL) {
+            if (!conform_test_now.finished)
+                return 0;               /* it failed, and has said so */
+            print_error("the test leaves a handle open\n");
+            return -1;
+        }
     if (support_fd_count() != conform_test_now.descriptors) {
         print_error("descriptors: %d before the test, %d after it\n", conform_test_now.descriptors, support_fd_count());
         return -1;
@@ -230,6 +237,33 @@ int conform_reached(atomic_int *count, int least)
     return support_wait(conform_check_count, &l, DEADLINE_MS);
 }
 
+int conform_thread_id(void)
+{
+    return (int)syscall(SYS_gettid);
+}
+
+/* "PID (NAME) STATE …"; the names of our programs have no brackets. */
+static int conform_check_blocked(void *arg)
+{
+    int id = atomic_load((atomic_int *)arg);
+    char path[64], stat[256] = "";
+
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", id);
+    FILE *file = id == 0 ? NULL : fopen(path, "re");
+    if (file == NULL)
+        return 0;
+    size_t length = fread(stat, 1, sizeof stat - 1, file);
+    fclose(file);
+    stat[length] = '\0';
+    const char *state = strstr(stat, ") ");
+    return state != NULL && state[2] == 'S';
+}
+
+int conform_blocked(atomic_int *id)
+{
+    return support_wait(conform_check_blocked, id, DEADLINE_MS);
+}
+
 static int conform_check_asleep(void *arg)
 {
     struct conform_least *l = arg;
@@ -293,6 +327,16 @@ int conform_dispatch_join(struct conform_dispatcher *d)
 
 /* ------------------------------------------------------------------ the runner */
 
+/* The test itself, whose function is the state that it begins with: so teardown knows whether it came to its end. */
+static void conform_body(void **state)
+{
+    const CMUnitTestFunction *test = *state;
+    void *none = NULL;
+
+    (*test)(&none);
+    conform_test_now.finished = 1;
+}
+
 int conform_run(const struct conform_backend *backend)
 {
     const struct conform_area *areas[] = {
@@ -301,6 +345,7 @@ int conform_run(const struct conform_backend *backend)
         &conform_borrow_area, &conform_loan_area, &conform_inspect_area, &conform_members_area, &conform_life_area,
         &conform_close_area,
     };
+    static CMUnitTestFunction functions[256];
     struct CMUnitTest tests[256];
     size_t count = 0;
 
@@ -310,6 +355,11 @@ int conform_run(const struct conform_backend *backend)
             abort();
         memcpy(tests + count, areas[i]->tests, areas[i]->count * sizeof tests[0]);
         count += areas[i]->count;
+    }
+    for (size_t i = 0; i < count; i++) {
+        functions[i] = tests[i].test_func;
+        tests[i].test_func = conform_body;
+        tests[i].initial_state = &functions[i];
     }
     /* The function behind cmocka_run_group_tests_name(), which takes only arrays. */
     return _cmocka_run_group_tests(backend->scheme, tests, count, NULL, NULL);

@@ -88,6 +88,9 @@ int conform_readable(int fd, int timeout_ms);
 int conform_reached(atomic_int *count, int least);
 /* Waits until so many members say that they sleep (at once, if the backend cannot tell); 1 if so. */
 int conform_asleep(ps_bus *bus, int least);
+/* The kernel's number of this thread; and waits until the thread of that number, once it is set, is blocked in the kernel; 1 if so. */
+int conform_thread_id(void);
+int conform_blocked(atomic_int *id);
 void conform_pause_ms(long ms);
 void conform_start(pthread_t *thread, void *(*body)(void *), void *arg);
 void conform_join(pthread_t thread);

@@ -258,7 +258,7 @@ static void test_p12_fd_after_refusal_readable_when_there_is_room(void **state)
 struct descriptor_insist {
     ps_bus    *bus;
     int        error;
-    atomic_int waits;
+    atomic_int waits;                   /* refusals; or the number of the thread that waits in a publish */
 };
 
 /* Publishes one message, sleeping after each refusal until told to try again. */
@@ -336,9 +336,8 @@ static void *descriptor_drain_later(void *arg)
 {
     struct descriptor_insist *p = arg;
 
-    while (!atomic_load(&p->waits))
-        conform_pause_ms(1);
-    conform_pause_ms(30);               /* so that the publisher is asleep by then */
+    if (!conform_blocked(&p->waits))    /* the publisher */
+        p->error = 1;
     while (ps_dispatch(p->bus, 0, 0) > 0)
         continue;
     return NULL;
@@ -366,9 +365,10 @@ static void test_p12_fd_after_a_blocked_publish_not_readable_for_nothing(void **
         conform_start(&thread, descriptor_drain_later, &p);
         for (taken = 0; taken < 8; taken++)
             assert_int_equal(ps_publish(a, "t", "x", 1), 1);
-        atomic_store(&p.waits, 1);
+        atomic_store(&p.waits, conform_thread_id());
         assert_int_equal(ps_publish(a, "t", "x", 1), 1);
         conform_join(thread);
+        assert_int_equal(p.error, 0);
         conform_drain(p.bus);
         atomic_store(&p.waits, 0);
         for (uint64_t end = support_now_ms() + 100; support_now_ms() < end; turns++) {

@@ -42,13 +42,13 @@ static void test_p7_evict_slow_reader_of_a_large_ring_never(void **state)
     (void)state;
     conform_need(PS_CAN_RELIABLE);
     memset(&s, 0, sizeof s);
-    s.pause_us = 10000;
-    a = conform_open("depth=512&evict=400");
+    s.pause_us = 20000;
+    a = conform_open("depth=512&evict=1000");
     b = conform_open(NULL);
     assert_ok(ps_subscribe(b, "t", patience_slow, &s, NULL, NULL));
     published = (uint64_t)conform_fill(a, "t", 0, 1000);
     conform_start(&thread, patience_run, b);
-    for (end = support_now_ms() + 1000; support_now_ms() < end; conform_pause_ms(1))
+    for (end = support_now_ms() + 2000; support_now_ms() < end; conform_pause_ms(1))
         published += (uint64_t)conform_fill(a, "t", published, 1);
     ps_stop(b);
     conform_join(thread);
