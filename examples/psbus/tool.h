@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * tool.h - what the commands of psbus share: words for errors, numbers, options, stopping. One file per command; main.c has
- * the list of them. The tool uses the public API alone.
+ * the list of them. The tool uses the public API, and in proc.c, sockets.c, ls.c the names under FILES in psbus(7).
  */
 #ifndef PSBUS_TOOL_H
 #define PSBUS_TOOL_H

@@ -6,13 +6,14 @@
  * rest of the table is there nevertheless, each function with what it owes the core, so that a copy becomes a backend by
  * filling in one function after the other:
  *
- *   1. Rename the file, the functions and the scheme; put what belongs to a connection into struct stub_state.
+ *   1. Rename the file, the functions and the scheme; put what belongs to a connection into struct stub_state. Outside of this
+ *      library include <psbus.h> and <string.h> instead of internal.h, and leave out PS_PRIVATE.
  *   2. open: connect, or begin to. Return 0. Everything acquired so far is given back on failure, since close is not called.
  *   3. subscribe, unsubscribe: tell the engine. The core matches filters itself; the engine may send too much, not too little.
  *   4. publish: never block unless wait is set and the URL says block=MS. A remote engine that cannot count answers 1, not 0.
  *   5. next: one message that has arrived, valid until the next next() or end(); 0 if there is none.
  *   6. wait: sleep until next() may have something, time is over, or wake() was called. fd: the same as a descriptor.
- *   7. Run the conformance suite over it: tests/conform_inproc.c shows how, with the flags of `can` that are true.
+ *   7. Run the conformance suite over it: tests/conform_custom.c shows how, with the flags of `can` that are true.
  *
  * Registered by a program with ps_transport_register(); the library's own are listed in lib/core/transport.c.
  */

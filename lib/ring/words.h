@@ -24,6 +24,24 @@
  *                            who repairs the lane
  *   digests                  the same                            readers                              SYNC(digest)
  *   reader.*, about.*        that member only                    producers, tools
+ *
+ * What the words are called, here and in PROTOCOL:
+ *   member, slot    a handle on the bus, and its number there; slots are given to the next when their member is gone
+ *   lane            a ring of cells, its payload and its loan area: of one member in shm, of all in inproc
+ *   claim, commit   a producer takes the next cell by moving tail, and says by the cell's stamp that it is filled
+ *   number          of a message in its lane, 64 bits; tail and limit hold its low half. "seq" is that half
+ *   cursor          the next number that a reader will read in a lane
+ *   gate            a reader whose cursor holds limit back: a reliable one, from its join until it leaves or is evicted
+ *   limit           cells and payload before it may be written again; horizon: no limit in the making is beyond
+ *   hole            what a producer claimed that died before the commit; readers step over it
+ *   interest        which topics a member wants, as a Bloom filter; epoch: counts its changes
+ *   set             the members that want a topic, a bit each; memo: a publisher's table of those
+ *   digest          who does not want the message in a cell, beside the cell; to sift: to ask those instead of the cells
+ *   window          a reader's private copies of the cells that it delivers next
+ *   mark            where ps_dispatch(max <= 0) stops; or, of a publisher, where it looks for room ahead of need
+ *   armed, waiting  asleep for messages, for room; a bell wakes
+ *   deaf            a member that nobody can ring, for it has no bell: it sleeps in slices
+ *   mute            a publisher that a reader passes over: itself, with echo=0
  */
 #ifndef PS_WORDS_H
 #define PS_WORDS_H

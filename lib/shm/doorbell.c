@@ -37,6 +37,7 @@ int ps__bell_open(struct ps__shm *shm)
 }
 
 /* "NAME@ID.SLOT", beside the file: no bus has such a name. A long NAME is left out, for an address is short. */
+/* The tool looks for these names: examples/psbus/sockets.c. */
 static int doorbell_path(const struct ps__shm *shm, unsigned slot, char *path, size_t size)
 {
     const char *name = strrchr(shm->path, '/') + 1;

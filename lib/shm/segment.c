@@ -242,6 +242,7 @@ static int segment_take(struct ps__shm *shm)
 
 static int segment_create_anonymous(struct ps__shm *shm, const ps_url *url, const struct ps__geometry *wanted, int *out)
 {
+    /* The tool looks for this name: examples/psbus/proc.c. */
     int fd = memfd_create("psbus", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0) return ps__fail_sys(errno, "memfd_create");
     *out = fd;
