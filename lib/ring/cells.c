@@ -67,7 +67,7 @@ static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigne
  */
 static void cells_expect_answer(struct ps__port *port, const struct ps__view *view, uint64_t first)
 {
-    struct ps__cell *behind = &view->cell[(first + 1) & (view->cells - 1)];
+    struct ps__cell *behind = ps__cell_of(view, first + 1);
     ps__store_rlx(&port->guess, behind);
     if (ps__claim_run.next_by != port->memo_odd[0] || ps__claim_run.next != (uint32_t)first) return;
     ps__prefetch_write(&view->lane->tail);
@@ -88,7 +88,7 @@ int ps__cells_lone(struct ps__port *port, unsigned lane)
     struct ps__copy *copy = port->copy;
     __builtin_prefetch((const char *)cell + PS__LINE / 2);
     if (port->shared_lane) cells_expect_answer(port, view, first);
-    if (ps__load_rlx(&behind->stamp) == first + 2 || (ps__load_rlx(&cell->meta) & 0xff) != PS__KIND_INLINE) return 0;
+    if (ps__load_rlx(&behind->stamp) == first + 2 || ps__kind(ps__load_rlx(&cell->meta)) != PS__KIND_INLINE) return 0;
     if (ps__load_rlx(&cell->publisher) == port->mute) return 0;
     if (port->copy_lane != lane) cells_turn(port, lane);
     ps__cells_drop(port);
@@ -302,7 +302,7 @@ void ps__cells_mark(struct ps__port *port, unsigned found)
         uint64_t next = port->next[l];
         if (l == found) port->stop[l] = port->copy_tail;
         /* Relaxed: only whether. */
-        else if (view->cell && (int64_t)(ps__load_rlx(&view->cell[next & (view->cells - 1)].stamp) - next - 1) < 0)
+        else if (view->cell && (int64_t)(ps__load_rlx(&ps__cell_of(view, next)->stamp) - next - 1) < 0)
             port->stop[l] = next;
         else port->stop[l] = ps__lane_tail(view->lane);
     }

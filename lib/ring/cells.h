@@ -84,7 +84,7 @@ static inline int ps__reader_evicted(const struct ps__port *port, unsigned lane)
 static inline int ps__cells_kept(const struct ps__view *view, uint64_t c, uint64_t stamp)
 {
     return ps__diff(ps__seq(ps__load_rlx(&view->lane->limit)), (uint32_t)c) <= 0 &&
-           ps__load_rlx(&view->cell[(stamp - 1) & (view->cells - 1)].stamp) == stamp;
+           ps__load_rlx(&ps__cell_of(view, stamp - 1)->stamp) == stamp;
 }
 
 #endif

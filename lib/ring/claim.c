@@ -69,7 +69,7 @@ void ps__claim_take(struct ps__port *port)
     uint32_t tail = ps__seq(ps__load_rlx(&port->own.lane->tail));
     ps__store_rlx(&claim->since, tail);
     for (uint32_t i = 0; i < PS__PREFETCH; i++)
-        put_prefetch_cell(&port->own.cell[(tail + i) & (port->own.cells - 1)], PS__LINE / 2);     /* others' till now */
+        put_prefetch_cell(ps__cell_of(&port->own, tail + i), PS__LINE / 2);     /* others' till now */
 }
 
 /* The owner was asked and has not answered. */

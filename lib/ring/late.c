@@ -9,14 +9,14 @@ int ps__reader_intact(struct ps__port *port, unsigned lane, const struct ps__cop
     const struct ps__view *view = &port->view[lane];
     struct ps__lane *words = view->lane;
     uint64_t c = m->stamp - 1;
-    uint32_t kind = m->meta & 0xff;
+    uint32_t kind = ps__kind(m->meta);
     ps__fence_acq();                            /* SYNC(claim) as in ps__cells_fill; SYNC(loan) other end loan_try */
     if (PS_LIKELY(kind != PS__KIND_LOAN && ps__cells_kept(view, c, m->stamp))) return 1;
     uint64_t tail = ps__load_rlx(&words->tail);
     if (ps__seq(tail) - (uint32_t)c > view->cells) return 0;
-    if (ps__message_units(kind, m->size, m->meta >> 8) && ps__pos(tail) - m->pos > view->units) return 0;
+    if (ps__message_units(kind, m->size, ps__topic_len(m->meta)) && ps__pos(tail) - m->pos > view->units) return 0;
     if (kind == PS__KIND_LOAN && (int64_t)(ps__load_rlx(&words->loan_floor) - c) > 0) return 0;
-    return ps__load_rlx(&view->cell[c & (view->cells - 1)].stamp) == m->stamp;
+    return ps__load_rlx(&ps__cell_of(view, c)->stamp) == m->stamp;
 }
 
 PS_COLD int ps__reader_step_over(struct ps__port *port, unsigned lane, uint64_t stamp, uint32_t tail_seq)
@@ -40,7 +40,7 @@ PS_COLD void ps__reader_flee(struct ps__port *port, unsigned lane, const struct 
 {
     const struct ps__view *view = &port->view[lane];
     uint64_t tail = ps__load_acq(&view->lane->tail), c = m->stamp - 1;
-    if (!port->lossy || (m->meta & 0xff) != PS__KIND_RING || ps__seq(tail) - (uint32_t)c > view->cells) return;
+    if (!port->lossy || ps__kind(m->meta) != PS__KIND_RING || ps__seq(tail) - (uint32_t)c > view->cells) return;
     port->flee_lane = lane;
     port->flee_end = ps__expand(c, ps__seq(tail));
     port->flee_pos = ps__pos(tail) - (view->units - view->units / 4);

@@ -138,8 +138,8 @@ PS_COLD static int loan_rebuild(struct ps__port *port)
     uint64_t number = base + (uint64_t)(int64_t)ps__diff(seq, (uint32_t)base);
     loan_floor(view->lane, number);             /* all that limit has passed is handed out as free */
     for (uint32_t i = 0; i < view->cells && seq != end; i++, seq++, number++) {
-        struct ps__cell *cell = &view->cell[seq & (view->cells - 1)];
-        if ((uint32_t)ps__load_acq(&cell->stamp) != seq + 1 || (ps__load_rlx(&cell->meta) & 0xff) != PS__KIND_LOAN) continue;
+        struct ps__cell *cell = ps__cell_of(view, seq);
+        if ((uint32_t)ps__load_acq(&cell->stamp) != seq + 1 || ps__kind(ps__load_rlx(&cell->meta)) != PS__KIND_LOAN) continue;
         uint64_t offset, bytes = loan_extent_of(view, ps__load_rlx(&cell->size));
         ps__copy_out(&offset, cell->data, 8);
         uint32_t at = 0;                /* the free extent it lies in: none, or sticking out, is garbage */

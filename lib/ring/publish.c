@@ -21,7 +21,7 @@ PS_COLD int ps__port_reserve(struct ps__port *port)
             ps__claim_take(port);
             struct ps__about *about = port->about[port->slot];
             ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_SENDS);
-            ps__store_rlx(&port->guess, &port->own.cell[ps__seq(tail) & (port->own.cells - 1)]);
+            ps__store_rlx(&port->guess, ps__cell_of(&port->own, ps__seq(tail)));
             /* SYNC(setup) release, other ends publish_fenced, ps__port_ready. In this order: who is ready is not fenced. */
             if (port->shared_lane) ps__store_rel(&port->fence_own, port->publisher);
             else ps__store_rel(&port->fence, &port->own.lane->epoch);
@@ -128,7 +128,7 @@ static PS_ALWAYS_INLINE int publish_tell(struct ps__port *port, uint64_t *set, u
      * sleeps is rung then, whatever it wants (m9.6 holds). The looks stand behind the fence (m9.4, m9.7). tail comes first: a
      * look at a cell that nobody has claimed yet would fetch its line for reading, and the next publish fetch it once more. */
     if (PS_UNLIKELY(ps__seq(ps__load_rlx(&view->lane->tail)) != (uint32_t)stamp) &&
-        (int64_t)(ps__load_acq(&view->cell[stamp & (view->cells - 1)].stamp) - stamp) > 0)     /* or used again: m9.8 */
+        (int64_t)(ps__load_acq(&ps__cell_of(view, stamp)->stamp) - stamp) > 0)     /* or used again: m9.8 */
         ps__wake_all(port);
     else
         ps__wake_readers(port, set, words);

@@ -190,7 +190,7 @@ static PS_ALWAYS_INLINE void put_fill(const struct ps__view *view, struct ps__ce
     if (kind == PS__KIND_RING) {
         ps__copy_in(payload, m->data, m->size);
         if (topic->len <= PS__INLINE) ps__copy_in(cell->data, topic->text, topic->len);
-        else ps__copy_in(payload + ((m->size + 15) & ~(size_t)15), topic->text, topic->len);
+        else ps__copy_in(payload + ps__topic_offset(m->size), topic->text, topic->len);
     } else {
         ps__copy_in(cell->data, &m->lease->offset, 8);
         if (topic->len <= PS__INLINE - 8) ps__copy_in(cell->data + 8, topic->text, topic->len);
@@ -221,8 +221,8 @@ static PS_ALWAYS_INLINE void put_prefetch_cell(struct ps__cell *cell, size_t las
 static PS_ALWAYS_INLINE void put_prefetch(const struct ps__view *view, uint32_t seq, uint32_t pos, uint32_t units,
                                           size_t last_line)
 {
-    put_prefetch_cell(&view->cell[(seq + PS__PREFETCH) & (view->cells - 1)], last_line);
-    put_prefetch_cell(&view->cell[(seq + PS__PREFETCH_AGAIN) & (view->cells - 1)], last_line);
+    put_prefetch_cell(ps__cell_of(view, seq + PS__PREFETCH), last_line);
+    put_prefetch_cell(ps__cell_of(view, seq + PS__PREFETCH_AGAIN), last_line);
     ps__prefetch_write(&view->digest[(seq + PS__PREFETCH_DIGEST) & (view->cells - 1)]);
     if (units <= PS__PREFETCH_LEAST || units > PS__PREFETCH_MOST) return;
     for (uint32_t u = PS__PREFETCH_UNITS; u < PS__PREFETCH_UNITS + units; u++)
@@ -262,7 +262,7 @@ static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__mess
     ps__store_rlx(&cell->publisher, port->publisher);
     ps__store_rlx(&cell->pos, pos);
     ps__store_rlx(&cell->size, (uint32_t)m->size);
-    ps__store_rlx(&cell->meta, kind | (uint32_t)m->topic->len << 8);
+    ps__store_rlx(&cell->meta, ps__meta(kind, m->topic->len));
     /* SYNC(commit) release, other end every acquire load of a stamp: the cell and its payload are those of this number. */
     ps__store_rel(&cell->stamp, number + 1);
     *stamp = number + 1;

@@ -42,15 +42,15 @@ struct reader_place {
 static int reader_locate(struct ps__port *port, unsigned lane, struct ps__copy *m, struct reader_place *at)
 {
     const struct ps__view *view = &port->view[lane];
-    uint32_t kind = m->meta & 0xff, unit = m->pos & (view->units - 1);
-    size_t topic_len = m->meta >> 8;
+    uint32_t kind = ps__kind(m->meta), unit = m->pos & (view->units - 1);
+    size_t topic_len = ps__topic_len(m->meta);
     if (topic_len == 0 || topic_len > PS_TOPIC_MAX) return 0;          /* so is an inline message that does not fit */
     unsigned char *payload = view->payload + (size_t)unit * PS__UNIT;
     if (kind == PS__KIND_RING && m->size > (uint64_t)view->units * PS__UNIT / 4) return 0;     /* nobody may send more */
     if (ps__message_units(kind, m->size, topic_len) > view->units - unit) return 0;
     if (kind == PS__KIND_RING) {
         int far = topic_len > PS__INLINE;
-        *at = (struct reader_place){ far ? payload + (((size_t)m->size + 15) & ~(size_t)15) : m->data, payload, far };
+        *at = (struct reader_place){ far ? payload + ps__topic_offset(m->size) : m->data, payload, far };
         return 1;
     }
     if (kind != PS__KIND_LOAN) return 0;
@@ -145,8 +145,8 @@ static PS_ALWAYS_INLINE void reader_fill_in(struct ps__port *port, const struct 
 /* In one piece, and its fields agree. */
 static PS_ALWAYS_INLINE int reader_is_inline(const struct ps__copy *m)
 {
-    uint32_t topic_len = m->meta >> 8;
-    return (m->meta & 0xff) == PS__KIND_INLINE && topic_len && (uint64_t)m->size + topic_len <= PS__INLINE;
+    uint32_t topic_len = ps__topic_len(m->meta);
+    return ps__kind(m->meta) == PS__KIND_INLINE && topic_len && (uint64_t)m->size + topic_len <= PS__INLINE;
 }
 
 /*
@@ -165,7 +165,7 @@ static PS_ALWAYS_INLINE int reader_stale(const struct ps__port *port)
 
 static PS_ALWAYS_INLINE int reader_take(struct ps__port *port, struct ps__copy *m, ps_record *record)
 {
-    size_t topic_len = m->meta >> 8, size = m->size;
+    size_t topic_len = ps__topic_len(m->meta), size = m->size;
     m->data[size + topic_len] = '\0';
     record->topic = (ps_topic){ (const char *)m->data + size, topic_len, m->hash };
     record->data = m->data;
@@ -180,10 +180,10 @@ static PS_ALWAYS_INLINE int reader_take(struct ps__port *port, struct ps__copy *
 static PS_NOINLINE int reader_take_far(struct ps__port *port, struct ps__copy *m, ps_record *record, int *resyncs)
 {
     struct reader_place at;
-    size_t topic_len = m->meta >> 8;
-    if ((m->meta & 0xff) == PS__KIND_HOLE) return reader_unwanted(port, m);
+    size_t topic_len = ps__topic_len(m->meta);
+    if (ps__kind(m->meta) == PS__KIND_HOLE) return reader_unwanted(port, m);
     if (!reader_locate(port, port->copy_lane, m, &at)) return reader_reject(port, m, 1, resyncs);
-    int flees = (m->meta & 0xff) == PS__KIND_RING && ps__reader_flees(port, m);
+    int flees = ps__kind(m->meta) == PS__KIND_RING && ps__reader_flees(port, m);
     if (at.topic_shared) {
         if (flees) return reader_miss(port, m);         /* nobody can know whether it was wanted */
         ps__copy_out(port->topic_copy, at.topic, topic_len);
@@ -201,7 +201,7 @@ static PS_NOINLINE int reader_take_far(struct ps__port *port, struct ps__copy *m
     if (!m->size || !port->host->borrows(port->host) || !reader_borrow(port, port->copy_lane, m)) {
         int err = reader_buffer(port, (size_t)m->size + 1);
         if (err) return err;
-        if ((m->meta & 0xff) == PS__KIND_LOAN) ps__copy_out_plain(port->buffer, at.data, m->size);
+        if (ps__kind(m->meta) == PS__KIND_LOAN) ps__copy_out_plain(port->buffer, at.data, m->size);
         else ps__copy_out(port->buffer, at.data, m->size);
         if (!ps__reader_intact(port, port->copy_lane, m)) return reader_reject(port, m, 0, resyncs);
         record->data = port->buffer;
@@ -248,7 +248,7 @@ static int reader_step(struct ps__port *port, unsigned lane, int *resyncs)
         int rc = reader_lane(port, lane);
         if (rc <= 0) return rc;
     }
-    uint64_t stamp = ps__load_acq(&view->cell[next & (view->cells - 1)].stamp);
+    uint64_t stamp = ps__load_acq(&ps__cell_of(view, next)->stamp);
     if ((int64_t)(stamp - next - 1) < 0 || stamp == 0) return READER_NOTHING;
     if (PS_LIKELY(stamp == next + 1)) {
         const int head = port->at_head && port->copy_lane == lane;
@@ -328,7 +328,7 @@ static int reader_behind(struct ps__port *port)
     const struct ps__view *view = &port->view[lane];
     uint64_t c = port->next[lane] + PS__BATCH;
     /* Relaxed: only whether. */
-    return PS__BATCH < view->cells && ps__load_rlx(&view->cell[c & (view->cells - 1)].stamp) == c + 1;
+    return PS__BATCH < view->cells && ps__load_rlx(&ps__cell_of(view, c)->stamp) == c + 1;
 }
 
 /* The window still has something of the last dispatch. */
@@ -459,7 +459,7 @@ int ps__reader_look(struct ps__port *port, unsigned *blocked)
     for (unsigned l = 0; l < high; l++) {
         if (reader_mute(port, l) || reader_lane(port, l) <= 0) continue;        /* an error shows in the next next() */
         const struct ps__view *view = &port->view[l];
-        uint64_t next = port->next[l], stamp = ps__load_acq(&view->cell[next & (view->cells - 1)].stamp);
+        uint64_t next = port->next[l], stamp = ps__load_acq(&ps__cell_of(view, next)->stamp);
         int found = stamp != 0 && (int64_t)(stamp - next - 1) >= 0;
         if (!found && (!blocked || port->shared_lane)) continue;
         int32_t claimed = ps__diff(ps__seq(ps__load_rlx(&view->lane->tail)), (uint32_t)next);

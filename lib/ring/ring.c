@@ -34,7 +34,7 @@ void ps__lane_init(struct ps__lane *lane)
 static uint32_t ring_cell_end(struct ps__cell *cell)
 {
     uint32_t meta = ps__load_rlx(&cell->meta);
-    return ps__load_rlx(&cell->pos) + ps__message_units(meta & 0xff, ps__load_rlx(&cell->size), meta >> 8);
+    return ps__load_rlx(&cell->pos) + ps__message_units(ps__kind(meta), ps__load_rlx(&cell->size), ps__topic_len(meta));
 }
 
 /* ------------------------------------------------------------------ room */
@@ -83,7 +83,7 @@ PS_COLD static int ring_blame(struct ps__port *port, const struct ring_scan *sca
         if (ahead > (int32_t)view->cells) continue;
         if (ps__diff(cursor, committed) >= 0) continue;         /* it stands before an unfinished claim: not its fault */
         uint64_t holds = limit;
-        if (ahead > 0) holds = ps__pack(cursor, ps__load_rlx(&view->cell[cursor & (view->cells - 1)].pos));
+        if (ahead > 0) holds = ps__pack(cursor, ps__load_rlx(&ps__cell_of(view, cursor)->pos));
         if (!ring_enough(view, tail, holds, need)) freed |= ps__evict_look(port, r);
     }
     return freed;
@@ -105,7 +105,7 @@ uint64_t ps__ring_walk(struct ps__port *port, uint64_t tail, uint64_t limit, uns
         p = ps__pack((uint32_t)number, run->walked_pos);
     }
     for (; most && ps__diff(ps__seq(p), ps__seq(tail)) < 0; most--) {
-        struct ps__cell *cell = &view->cell[ps__seq(p) & (view->cells - 1)];
+        struct ps__cell *cell = ps__cell_of(view, ps__seq(p));
         /* SYNC(commit) acquire, other end ps__put: the cell's sizes are those of that message. m1.13. The low half
          * tells: a claim cannot be 2^32 messages old. */
         if ((uint32_t)ps__load_acq(&cell->stamp) != ps__seq(p) + 1) break;
@@ -155,7 +155,7 @@ again:
              * to read, and limit must not fall (m3.12). */
             p = limit;
         } else if (ps__diff(cursor, ps__seq(p)) < 0) {
-            p = ps__pack(cursor, ps__load_rlx(&view->cell[cursor & (view->cells - 1)].pos));
+            p = ps__pack(cursor, ps__load_rlx(&ps__cell_of(view, cursor)->pos));
         }
     }
     if (ps__diff(ps__seq(p), ps__seq(limit)) > 0) {
@@ -225,7 +225,7 @@ PS_COLD static int ring_sane(const struct ps__view *view, uint64_t limit, uint64
     uint32_t count = ps__seq(tail) - ps__seq(limit), pos = ps__pos(limit);
     if (count > view->cells || ps__pos(tail) - ps__pos(limit) > view->units) return 0;
     for (uint32_t i = 0; i < count; i++) {
-        struct ps__cell *cell = &view->cell[(ps__seq(limit) + i) & (view->cells - 1)];
+        struct ps__cell *cell = ps__cell_of(view, ps__seq(limit) + i);
         if (ps__load_acq(&cell->stamp) != first + i + 1) continue;
         uint32_t start = ps__load_rlx(&cell->pos), end = ring_cell_end(cell);
         if (end - start > view->units || ps__diff(start, pos) < 0 || ps__diff(ps__pos(tail), end) < 0) return 0;
@@ -236,7 +236,7 @@ PS_COLD static int ring_sane(const struct ps__view *view, uint64_t limit, uint64
 
 PS_COLD static void ring_hole(const struct ps__view *view, uint64_t number, uint32_t pos, uint32_t extent)
 {
-    struct ps__cell *cell = &view->cell[number & (view->cells - 1)];
+    struct ps__cell *cell = ps__cell_of(view, number);
     ps__fence_rel();                    /* limit before the cell, as a publish does */
     ps__store_rlx(&view->digest[number & (view->cells - 1)], 0);        /* in a damaged lane numbers may come again */
     ps__store_rlx(&cell->hash, 0);
@@ -274,11 +274,11 @@ PS_COLD int ps__ring_recover(struct ps__port *port, const struct ps__view *view)
         if (behind > 0) ps__raise(&lane->base, first);  /* the owner died between limit and base */
         uint32_t count = ps__seq(tail) - ps__seq(limit), pos = ps__pos(limit), end = ps__pos(tail), k = 0;
         for (uint32_t i = 0; i < count; i++) {
-            struct ps__cell *cell = &view->cell[(ps__seq(limit) + i) & (view->cells - 1)];
+            struct ps__cell *cell = ps__cell_of(view, ps__seq(limit) + i);
             if (ps__load_acq(&cell->stamp) != first + i + 1) {
                 /* Its extent: up to the next committed cell, which neighbouring holes share, or to tail. */
                 for (k = k > i ? k : i + 1; k < count; k++) {
-                    struct ps__cell *later = &view->cell[(ps__seq(limit) + k) & (view->cells - 1)];
+                    struct ps__cell *later = ps__cell_of(view, ps__seq(limit) + k);
                     end = ps__load_rlx(&later->pos);
                     if (ps__load_acq(&later->stamp) == first + k + 1) break;
                 }

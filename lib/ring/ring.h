@@ -61,6 +61,10 @@ struct ps__view {                       /* a lane as this process sees it; geome
     uint64_t loan_bytes;
 };
 
+static inline struct ps__cell *ps__cell_of(const struct ps__view *view, uint64_t number)
+{
+    return &view->cell[number & (view->cells - 1)];
+}
 /* Fills in what lies in a ring of that geometry, the cells last. (geometry.c) */
 PS_PRIVATE void ps__view_ring(struct ps__view *view, unsigned char *ring, const struct ps__geometry *g);
 
@@ -220,7 +224,7 @@ static inline uint32_t ps__message_units(uint32_t kind, size_t size, size_t topi
 {
     switch (kind) {
     case PS__KIND_RING:
-        if (topic_len > PS__INLINE) size = ((size + 15) & ~(size_t)15) + topic_len;
+        if (topic_len > PS__INLINE) size = ps__topic_offset(size) + topic_len;
         return (uint32_t)((size + PS__UNIT - 1) / PS__UNIT);
     case PS__KIND_LOAN:
         return topic_len > PS__INLINE - 8 ? (uint32_t)((topic_len + PS__UNIT - 1) / PS__UNIT) : 0;

@@ -81,13 +81,19 @@ _Static_assert(sizeof(struct ps__lane) <= 4096, "a lane fits a page");
 #define PS__KIND_LOAN   3u              /* data in the loan area; the topic in the cell, or in the payload ring */
 #define PS__KIND_HOLE   4u              /* abandoned; size is its extent in units */
 
+static inline uint32_t ps__meta(uint32_t kind, size_t topic_len) { return kind | (uint32_t)topic_len << 8; }
+static inline uint32_t ps__kind(uint32_t meta) { return meta & 0xff; }
+static inline uint32_t ps__topic_len(uint32_t meta) { return meta >> 8; }
+/* Where a topic that does not fit into its cell lies behind so many bytes of data. */
+static inline size_t ps__topic_offset(size_t size) { return (size + 15) & ~(size_t)15; }
+
 struct ps__cell {
     ps__a64 stamp;                      /* sequence + 1 once committed */
     ps__a64 hash;                       /* of the topic */
     ps__a32 publisher;
     ps__a32 pos;                        /* first unit of its payload */
     ps__a32 size;                       /* bytes of data */
-    ps__a32 meta;                       /* kind | topic length << 8 */
+    ps__a32 meta;                       /* kind and topic length: ps__meta */
     unsigned char data[PS__INLINE + 1]; /* INLINE: data, topic; RING: topic; LOAN: offset (8 bytes), topic. A NUL has room */
 };
 _Static_assert(sizeof(struct ps__cell) == PS__LINE, "a cell is 128 bytes");
