@@ -39,6 +39,7 @@ SOURCES := \
 	lib/ring/interest.c \
 	lib/ring/port.c \
 	lib/ring/wake.c \
+	lib/ring/space.c \
 	lib/inproc/inproc.c \
 	lib/shm/layout.c \
 	lib/shm/segment.c \
@@ -65,6 +66,7 @@ SMALL_SOURCES := \
 	lib/ring/join.c \
 	lib/ring/port.c \
 	lib/ring/wake.c \
+	lib/ring/space.c \
 	lib/inproc/inproc.c \
 	lib/shm/layout.c \
 	lib/shm/segment.c \

@@ -112,7 +112,7 @@ static PS_NOINLINE unsigned cells_lapped(struct ps__port *port, uint64_t oldest,
 {
     unsigned gone = 0;
     while (gone != count && (int64_t)(port->copy[gone].stamp - oldest) <= 0) gone++;
-    ps__reader_lose(port, port->copy_lane, oldest - port->next[port->copy_lane]);       /* exact: numbers have no gaps */
+    ps__reader_skip_lost(port, port->copy_lane, oldest - port->next[port->copy_lane]);       /* exact: numbers have no gaps */
     return gone;
 }
 

@@ -154,20 +154,20 @@ PS_COLD void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t
 
 /* ------------------------------------------------------------------ what is lost; eviction, as the reader learns it */
 
-void ps__reader_lost(struct ps__port *port, unsigned lane, uint64_t count)
+void ps__reader_count_lost(struct ps__port *port, unsigned lane, uint64_t count)
 {
     port->pending_lost[lane] += count;
     ps__bump(&port->lost, count);
     if (ps__has_slot(port)) ps__store_rlx(&port->about[port->slot]->lost, ps__load_rlx(&port->lost));
 }
 
-void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count)
+void ps__reader_skip_lost(struct ps__port *port, unsigned lane, uint64_t count)
 {
     if (!count) return;
     if (lane == port->copy_lane) ps__cells_drop(port);
     port->next[lane] += count;
     ps__cells_owe(port, lane);
-    ps__reader_lost(port, lane, count);
+    ps__reader_count_lost(port, lane, count);
 }
 
 /* Adds up what is gone, and gates again, under a new number. */
@@ -182,7 +182,8 @@ PS_COLD static void join_again(struct ps__port *port, unsigned high)
         if (!port->view[l].cell && ps__load_acq(&port->view[l].lane->ring)) (void)port->env->lane_open(port, l);
         uint64_t tail = ps__lane_tail(port->view[l].lane);
         uint32_t cells = port->view[l].cells;
-        if (cells && (int64_t)(tail - port->next[l]) > (int64_t)cells) ps__reader_lose(port, l, tail - cells - port->next[l]);
+        if (cells && (int64_t)(tail - port->next[l]) > (int64_t)cells)
+            ps__reader_skip_lost(port, l, tail - cells - port->next[l]);
         before[l] = port->next[l];
     }
     join_gates(port);
@@ -192,7 +193,7 @@ PS_COLD static void join_again(struct ps__port *port, unsigned high)
     for (l = 0; l < port->lanes; l++) {
         uint64_t skipped = port->next[l] - before[l];   /* what join had to begin behind */
         port->next[l] = before[l];
-        ps__reader_lose(port, l, skipped);
+        ps__reader_skip_lost(port, l, skipped);
         port->shown[l] = port->next[l];
     }
 }

@@ -27,12 +27,12 @@ PS_COLD int ps__reader_step_over(struct ps__port *port, unsigned lane, uint64_t 
     uint64_t oldest = ps__expand(known, tail_seq) - cells;
     /* The lane's own 64-bit count bounds it: a damaged stamp must not send us where nothing will ever be. */
     if (((known - c) & (cells - 1)) == 0 && (int64_t)(oldest - c) > 0 && (int64_t)(ps__lane_tail(view->lane) - oldest) >= 0) {
-        ps__reader_lose(port, lane, oldest - c);        /* exact: numbers have no gaps */
+        ps__reader_skip_lost(port, lane, oldest - c);        /* exact: numbers have no gaps */
         return 1;
     }
     if ((int32_t)(tail_seq - (uint32_t)c) <= 0) return 0;       /* nothing was claimed here */
     if (stamp != c + 1) ps__bump(&port->corrupt, 1);
-    ps__reader_lose(port, lane, 1);
+    ps__reader_skip_lost(port, lane, 1);
     return 1;
 }
 

@@ -245,19 +245,13 @@ int ps__port_loan(void *state, const ps_topic *topic, size_t size, void **data, 
     if (!err) err = loan_ready(port);
     if (err) return err;
     if (size > port->own.loan_bytes) return ps__loan_too_large(size, port->own.loan_bytes);
-    err = loan_once(port, topic, size, data);
-    if (err != PS_EAGAIN) return err;
-    if (wait && port->block_ms) {
-        uint64_t deadline = ps__deadline_ns(port->block_ms);
-        while (ps__space_wait(port, UINT32_MAX, deadline)) {
-            if (port->host->closing(port->host)) return ps__fail(PS_ECLOSED, "closed while waiting for room");
-            err = loan_once(port, topic, size, data);
-            if (err != PS_EAGAIN) return err;
-        }
+    for (uint64_t deadline = 0;;) {
+        err = loan_once(port, topic, size, data);
+        if (err != PS_EAGAIN) return err;
+        err = ps__space_retry(port, PS__WANT_LOAN, wait, &deadline,
+                              "the loan area is full: readers hold it, or loans that are out");
+        if (err) return err;
     }
-    ps__add_rlx(&port->refused, 1);
-    ps__space_refused(port, UINT32_MAX);
-    return ps__fail(PS_EAGAIN, "the loan area is full: readers hold it, or loans that are out");
 }
 
 /* Is the oldest chunk that is in flight free by now? Then a loan that found no room may be tried again. */

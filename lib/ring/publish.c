@@ -23,8 +23,8 @@ PS_COLD int ps__port_reserve(struct ps__port *port)
             ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_SENDS);
             ps__store_rlx(&port->guess, ps__cell_of(&port->own, ps__seq(tail)));
             /* SYNC(setup) release, other ends publish_fenced, ps__port_ready. In this order: who is ready is not fenced. */
-            if (port->shared_lane) ps__store_rel(&port->fence_own, port->publisher);
-            else ps__store_rel(&port->fence, &port->own.lane->epoch);
+            if (port->shared_lane) ps__store_rel(&port->token_own, port->publisher);
+            else ps__store_rel(&port->token, &port->own.lane->epoch);
             ps__store_rel(&port->ready, 1);
         }
     }
@@ -96,7 +96,7 @@ int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint
 static inline int publish_fenced(struct ps__port *port)
 {
     /* SYNC(setup) acquire, other end ps__port_reserve: port->own is filled in. */
-    return ps__load_acq(ps__load_acq(&port->fence)) != port->publisher;
+    return ps__load_acq(ps__load_acq(&port->token)) != port->publisher;
 }
 
 static PS_NOINLINE void publish_tally_slow(struct ps__port *port, uint32_t self)
@@ -205,20 +205,15 @@ static int publish_once(struct ps__port *port, const struct ps__message *m)
 /* Publishes, and waits for room where the URL and the caller allow it. */
 int ps__port_send(struct ps__port *port, const struct ps__message *m, int wait)
 {
-    int result = publish_once(port, m);
-    if (PS_LIKELY(result != PS_EAGAIN)) return result;
-    uint32_t units = ps__message_units(m->lease ? PS__KIND_LOAN : PS__KIND_RING, m->size, m->topic->len);
-    if (wait && port->block_ms) {
-        uint64_t deadline = ps__deadline_ns(port->block_ms);
-        while (ps__space_wait(port, units, deadline)) {
-            if (port->host->closing(port->host)) return ps__fail(PS_ECLOSED, "closed while waiting for room");
-            result = publish_once(port, m);
-            if (result != PS_EAGAIN) return result;
-        }
+    const uint32_t units = ps__message_units(m->lease ? PS__KIND_LOAN : PS__KIND_RING, m->size, m->topic->len);
+    uint64_t deadline = 0;
+    for (;;) {
+        int result = publish_once(port, m);
+        if (PS_LIKELY(result != PS_EAGAIN)) return result;
+        result = ps__space_retry(port, units, wait, &deadline,
+                                 "the ring is full: a reader is behind, or a fellow publish is unfinished");
+        if (result) return result;
     }
-    ps__add_rlx(&port->refused, 1);
-    ps__space_refused(port, units);
-    return ps__fail(PS_EAGAIN, "the ring is full: a reader is behind, or a fellow publish is unfinished");
 }
 
 static PS_NOINLINE int publish_any(struct ps__port *port, const ps_topic *topic, const void *data, size_t size, int wait)

@@ -114,7 +114,7 @@ static PS_NOINLINE int reader_unwanted(struct ps__port *port, const struct ps__c
 static PS_NOINLINE int reader_miss(struct ps__port *port, const struct ps__copy *m)
 {
     reader_advance(port, m);
-    ps__reader_lost(port, port->copy_lane, 1);
+    ps__reader_count_lost(port, port->copy_lane, 1);
     return READER_SKIPPED;
 }
 

@@ -115,8 +115,8 @@ struct ps__port {
     pthread_mutex_t patience;           /* the clocks; only ever tried */
     struct ps__cell *_Atomic guess;     /* the cell that is likely claimed next: what to fetch early */
     uint32_t inline_most;               /* bytes of topic and data that go the short way; 0: this handle sends nothing */
-    ps__a64 *_Atomic fence;             /* a word that holds `publisher` while this handle may write its lane: SYNC(setup) */
-    ps__a64 fence_own;                  /* that word in a shared lane, and, with another value, before the lane is reserved */
+    ps__a64 *_Atomic token;             /* a word that holds `publisher` while this handle may write its lane: SYNC(setup) */
+    ps__a64 token_own;                  /* that word in a shared lane, and, with another value, before the lane is reserved */
     ps__a64 message_end;                /* sizes below it go; 0 until the lane is reserved: SYNC(setup) */
     ps__a32 mark_seq, mark_pos;         /* when to look for room ahead of need */
     ps__a64 *memo;                      /* memo_entries x (set_words + 1) */
@@ -186,7 +186,7 @@ struct ps__port {
     ps__a32 space_polled;               /* its bell is in the pollset */
     _Atomic int space_fd;
     uint64_t wait_number;
-    ps__a32 want_units;                 /* what it needed; UINT32_MAX: a loan */
+    ps__a32 want_units;                 /* what it needed; or PS__WANT_LOAN */
     ps__a32 want_space;                 /* a publish was refused, and nobody was told since that it may be tried again */
     ps__a32 space_event;                /* it may be tried again */
 
@@ -280,8 +280,8 @@ PS_PRIVATE void ps__loans_return(struct ps__port *port);        /* at close */
 /* join.c */
 static inline int ps__has_slot(const struct ps__port *port) { return port->slot < PS_MEMBERS_MAX; }
 PS_PRIVATE void ps__reader_show(struct ps__port *port, unsigned lane);          /* publishes the cursor */
-PS_PRIVATE void ps__reader_lost(struct ps__port *port, unsigned lane, uint64_t count);
-PS_PRIVATE void ps__reader_lose(struct ps__port *port, unsigned lane, uint64_t count);          /* and moves the cursor */
+PS_PRIVATE void ps__reader_count_lost(struct ps__port *port, unsigned lane, uint64_t count);
+PS_PRIVATE void ps__reader_skip_lost(struct ps__port *port, unsigned lane, uint64_t count);          /* and moves the cursor */
 PS_PRIVATE void ps__reader_rejoin_if_evicted(struct ps__port *port);
 PS_PRIVATE void ps__reader_leave(struct ps__port *port);        /* at close too */
 PS_PRIVATE int ps__reader_leave_now(struct ps__port *port);
@@ -311,7 +311,7 @@ PS_PRIVATE int ps__reader_look(struct ps__port *port, unsigned *blocked);
 PS_PRIVATE void ps__wake_reader(struct ps__port *port, unsigned r);
 PS_PRIVATE void ps__wake_asleep(struct ps__port *port, unsigned w, uint64_t asleep);
 PS_PRIVATE void ps__wake_all(struct ps__port *port);
-PS_PRIVATE void ps__wake_waiting(struct ps__port *port, unsigned lane);
+PS_PRIVATE void ps__wake_waiters_slow(struct ps__port *port, unsigned lane);
 /* Behind the caller's fence: a message for these is there. */
 static PS_ALWAYS_INLINE void ps__wake_readers(struct ps__port *port, const uint64_t *set, unsigned words)
 {
@@ -328,17 +328,24 @@ static inline void ps__wake_waiters(struct ps__port *port, unsigned lane)
     /* Behind the fence as well: who waits raised slots_high long before. */
     if (PS_UNLIKELY(ps__load_rlx(&words->slots_high) > 64))
         for (unsigned w = 1; w < PS__SET_WORDS; w++) waiting |= ps__load_rlx(&words->waiters[w]);
-    if (PS_UNLIKELY(waiting)) ps__wake_waiting(port, lane);
+    if (PS_UNLIKELY(waiting)) ps__wake_waiters_slow(port, lane);
 }
 PS_PRIVATE int ps__port_wait(void *state, int timeout_ms);
 PS_PRIVATE int ps__port_fd(void *state);
 PS_PRIVATE void ps__port_wake(void *state);
+PS_PRIVATE void ps__wake_signal(struct ps__port *port);         /* makes the event readable */
 PS_PRIVATE void ps__sleep_begin(struct ps__port *port);         /* a dispatch begins: awake */
 PS_PRIVATE void ps__sleep_end(struct ps__port *port);           /* it ends: arm, if a descriptor is watched */
-PS_PRIVATE int ps__space_wait(struct ps__port *port, uint32_t units, uint64_t deadline_ns);
-PS_PRIVATE void ps__space_refused(struct ps__port *port, uint32_t units);
 PS_PRIVATE int ps__wake_open(struct ps__port *port);
 PS_PRIVATE void ps__wake_close(struct ps__port *port, int forked);
+
+/* space.c */
+#define PS__WANT_LOAN UINT32_MAX        /* in place of units */
+PS_PRIVATE int ps__space_retry(struct ps__port *port, uint32_t units, int wait, uint64_t *deadline, const char *full);
+PS_PRIVATE int ps__space_came(struct ps__port *port, int look);
+PS_PRIVATE void ps__space_watch(struct ps__port *port);
+PS_PRIVATE void ps__space_quiet(struct ps__port *port);
+PS_PRIVATE void ps__space_timer(struct ps__port *port, int ms);         /* 0 stops it */
 
 /* port.c */
 PS_PRIVATE int ps__port_open(struct ps__port *port, ps_host *host, const ps_url *url, const struct ps__env *env);

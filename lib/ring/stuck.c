@@ -15,7 +15,7 @@ static void stuck_resync(struct ps__port *port)
         ps__bump(&port->corrupt, 1);
         ps__cells_drop(port);
         port->next[l] = tail - 1;
-        ps__reader_lose(port, l, 1);            /* how many were missed nobody can know any more: not none */
+        ps__reader_skip_lost(port, l, 1);            /* how many were missed nobody can know any more: not none */
         ps__reader_show(port, l);
     }
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * wake.c - sleep and wake: for messages (PROTOCOL 5) and for space (PROTOCOL 6).
+ * wake.c - sleep and wake. For messages here (PROTOCOL 5), for space in space.c (PROTOCOL 6).
  *
  * Two words a member, `armed` and `waiting`, odd while it sleeps, each sleep with a number of its own; two bells, so that
  * nobody drains a bell whose word he did not arm (m10). Whoever changes what a sleeper waits for fences, looks at the word,
@@ -9,14 +9,12 @@
  * A third descriptor, the event, is private to the handle: wake(), ps_stop(), and "something was left" of ps_fd().
  *
  * SYNC(sleep) sleeper: drain, armed, own bit, fence, look (m5.5, m5.10, m5.12, m5b.2). Publisher: commit, fence, look at bit
- * and armed (publish_fast). SYNC(space) waiter: drain, waiting, own bit, fence, room (m6.1, m6.2). Others: change, fence, look
- * (ps__wake_waiters).
+ * and armed (publish_fast).
  */
 #include "ring.h"
 #include <errno.h>
 #include <time.h>
 
-#define WAKE_SPACE_SPIN_NS 50000u       /* a wake costs as much on both sides together */
 #define WAKE_INSURANCE_MS 1000          /* longest sleep without a look; tests go without it, so that a lost wake hangs */
 
 /* ------------------------------------------------------------------ ringing */
@@ -54,7 +52,7 @@ void ps__wake_all(struct ps__port *port)
     for (unsigned w = 0; w < port->set_words; w++) ps__wake_asleep(port, w, ps__load_rlx(&port->words->sleepers[w]));
 }
 
-void ps__wake_waiting(struct ps__port *port, unsigned lane)
+void ps__wake_waiters_slow(struct ps__port *port, unsigned lane)
 {
     for (unsigned w = 0; w < port->set_words; w++) {
         uint64_t waiting = ps__load_rlx(&port->words->waiters[w]);
@@ -72,7 +70,7 @@ void ps__wake_waiting(struct ps__port *port, unsigned lane)
 
 /* ------------------------------------------------------------------ the event */
 
-PS_COLD static void wake_signal(struct ps__port *port)
+PS_COLD void ps__wake_signal(struct ps__port *port)
 {
     if (!ps__kept_valid(&port->event)) return;
     ps__event_signal(ps__kept_fd(&port->event));
@@ -91,7 +89,7 @@ PS_COLD void ps__port_wake(void *state)
     struct ps__port *port = state;
     ps__store_rlx(&port->woken, 1);
     ps__fence_sc();                             /* either the event is there, or ps__port_wait sees woken behind making it */
-    wake_signal(port);
+    ps__wake_signal(port);
 }
 
 PS_COLD static int wake_event(struct ps__port *port)
@@ -131,187 +129,19 @@ static void sleep_disarm(struct ps__port *port)
     ps__and_rlx(&port->words->sleepers[port->slot / 64], ~ps__set_bit(port->slot));
 }
 
-/* ------------------------------------------------------------------ asleep for space */
-
-/* Under port->space, without a leader. 1: it was not armed before, so what came before must be looked at. */
-PS_COLD static int space_arm(struct ps__port *port)
-{
-    if (port->space_armed) return 0;
-    int fd = ps__load_rlx(&port->space_fd);
-    if (fd < 0) ps__store_rlx(&port->space_fd, fd = port->env->bell(port, PS__BELL_SPACE));
-    if (fd < 0) return 1;                       /* no descriptor: slices will do */
-    if (!ps__load_rlx(&port->space_polled) && ps__kept_valid(&port->pollset))
-        ps__store_rlx(&port->space_polled, ps__pollset_add(ps__kept_fd(&port->pollset), fd) == 0);
-    port->env->drain(port, PS__BELL_SPACE);
-    ps__store_rlx(&port->reader[port->slot]->waiting, ++port->wait_number);
-    ps__or_rlx(&port->words->waiters[port->slot / 64], ps__set_bit(port->slot));
-    ps__fence_sc();                             /* SYNC(space) other ends: whoever calls ps__wake_waiters */
-    port->space_armed = 1;
-    return 1;
-}
-
-PS_COLD static void space_disarm(struct ps__port *port)
-{
-    if (!port->space_armed) return;
-    port->space_armed = 0;
-    ps__store_rlx(&port->reader[port->slot]->waiting, ++port->wait_number);
-    ps__and_rlx(&port->words->waiters[port->slot / 64], ~ps__set_bit(port->slot));
-}
-
-PS_COLD static int space_room(struct ps__port *port, uint32_t units, int full)
-{
-    if (units == UINT32_MAX) return ps__loans_again(port);
-    uint64_t tail = ps__load_rlx(&port->own.lane->tail);
-    return ps__ring_room(port, tail, ps__ring_extent(&port->own, tail, units), full);
-}
-
-/*
- * Room for an eighth of the ring at once, within some microseconds: a reader that runs makes it in that time, and then neither
- * side pays for a bell. 0: not so, sleep.
- */
-static int space_spin(struct ps__port *port, uint32_t units, uint64_t deadline_ns)
-{
-    uint32_t eighth = port->own.units / 8;
-    if (units > eighth) return 0;               /* a loan, too */
-    uint64_t until = ps__now_ns() + WAKE_SPACE_SPIN_NS;
-    if (deadline_ns && deadline_ns < until) until = deadline_ns;
-    do {
-        for (int i = 0; i < 64; i++) ps__pause();
-        uint64_t tail = ps__load_rlx(&port->own.lane->tail);
-        if (space_room(port, eighth, 0) &&
-            ps__seq(tail) - ps__seq(ps__load_acq(&port->own.lane->limit)) <= port->own.cells - port->own.cells / 8)
-            return 1;
-    } while (ps__now_ns() < until);
-    return 0;
-}
-
-/* A publish that was refused may be tried again. */
-static void space_tell(struct ps__port *port)
-{
-    ps__store_rlx(&port->space_event, 1);
-    wake_signal(port);
-}
-
-/* One leader polls the bell; further threads of the handle queue behind it and retry with it. 0: time is over. */
-PS_COLD int ps__space_wait(struct ps__port *port, uint32_t units, uint64_t deadline_ns)
-{
-    uint64_t now = ps__now_ns(), slice = now + (uint64_t)PS__SLICE_MS * 1000000u;
-    if (deadline_ns && now >= deadline_ns) return 0;
-    if (deadline_ns && deadline_ns < slice) slice = deadline_ns;
-    if (!ps__load_rlx(&port->space_leader) && space_spin(port, units, deadline_ns)) return 1;
-    int error = errno, cancel = ps__cancel_off();
-    pthread_mutex_lock(&port->space);
-    if (ps__load_rlx(&port->space_leader)) {
-        struct timespec until = { (time_t)(slice / 1000000000u), (long)(slice % 1000000000u) };
-        pthread_cond_timedwait(&port->space_cond, &port->space, &until);
-        pthread_mutex_unlock(&port->space);
-    } else {
-        ps__store_rlx(&port->space_leader, 1);
-        space_disarm(port);                     /* a number of its own for this wait */
-        space_arm(port);
-        pthread_mutex_unlock(&port->space);
-        if (!space_room(port, units, 1) && !port->host->closing(port->host)) {
-            struct pollfd fd = { ps__load_rlx(&port->space_fd), POLLIN, 0 };
-            ps__poll(&fd, fd.fd >= 0, slice);
-        }
-        pthread_mutex_lock(&port->space);
-        space_disarm(port);
-        ps__store_rlx(&port->space_leader, 0);
-        pthread_cond_broadcast(&port->space_cond);
-        pthread_mutex_unlock(&port->space);
-        if (ps__load_rlx(&port->want_space)) space_tell(port);      /* this bell may have been for the refused one too */
-    }
-    ps__cancel_restore(cancel);
-    errno = error;
-    return 1;
-}
-
-/* Is there room now? A reader that died meanwhile is noticed here. */
-static int space_again(struct ps__port *port)
-{
-    return space_room(port, ps__load_rlx(&port->want_units), 1);
-}
-
-/* With a descriptor that somebody polls: look again in a while, for a dropped lock rings nobody, and nobody rings the deaf. */
-PS_COLD static void space_timer(struct ps__port *port, int ms)
-{
-    pthread_mutex_lock(&port->fds);
-    if (ps__kept_fd(&port->timer) < 0 && ms && ps__kept_valid(&port->pollset)) {
-        int fd = ps__timer_open();
-        if (fd >= 0 && ps__kept_set(&port->timer, fd) == 0) (void)ps__pollset_add(ps__kept_fd(&port->pollset), fd);
-    }
-    if (ps__kept_valid(&port->timer)) ps__timer_set(ps__kept_fd(&port->timer), ms);
-    pthread_mutex_unlock(&port->fds);
-}
-
-/* Makes sure that a dispatch or the descriptor tells when a refused publish may be tried again. 1: right now. */
-PS_COLD static int space_watch(struct ps__port *port)
-{
-    pthread_mutex_lock(&port->space);
-    int armed = !ps__load_rlx(&port->space_leader) && space_arm(port);    /* a leader tells when it is done */
-    pthread_mutex_unlock(&port->space);
-    if (ps__load_rlx(&port->fd_used)) space_timer(port, PS__SLICE_MS);
-    return armed && space_again(port);          /* armed before: then the refusal itself came behind it */
-}
-
-/* Nobody waits: a ring that came late would keep the descriptor readable for ever. */
-static void space_quiet(struct ps__port *port)
-{
-    pthread_mutex_lock(&port->space);
-    if (!ps__load_rlx(&port->space_leader)) {
-        space_disarm(port);
-        (void)port->env->drain(port, PS__BELL_SPACE);
-    }
-    pthread_mutex_unlock(&port->space);
-}
-
-void ps__space_refused(struct ps__port *port, uint32_t units)
-{
-    int error = errno, cancel = ps__cancel_off();
-    ps__store_rlx(&port->want_units, units);
-    ps__store_rlx(&port->want_space, 1);
-    ps__fence_sc();                             /* other ends: in_wait in ps__port_wait, fd_used in ps__port_fd */
-    if (ps__load_rlx(&port->fd_used)) {
-        if (space_watch(port)) space_tell(port);
-    } else if (ps__load_rlx(&port->in_wait)) {
-        wake_signal(port);                      /* the sleeper watches for it from now on */
-    }
-    ps__cancel_restore(cancel);
-    errno = error;
-}
-
-/* Has the bell for space been rung for nobody but the refused? Then one is told. */
-static int space_rung(struct ps__port *port)
-{
-    int rung = 0;
-    if (!ps__load_rlx(&port->want_space)) return 0;
-    pthread_mutex_lock(&port->space);
-    if (ps__load_rlx(&port->space_event)) rung = 1;
-    if (!ps__load_rlx(&port->space_leader) && port->space_armed && port->env->drain(port, PS__BELL_SPACE)) {
-        space_disarm(port);
-        rung = 1;
-    }
-    if (rung) {
-        ps__store_rlx(&port->space_event, 0);
-        ps__store_rlx(&port->want_space, 0);
-    }
-    pthread_mutex_unlock(&port->space);
-    return rung;
-}
-
 static void sleep_begin(struct ps__port *port)
 {
     sleep_disarm(port);
     wake_clear(port);
-    if (port->timer_set) space_timer(port, 0);
+    if (port->timer_set) ps__space_timer(port, 0);
     port->timer_set = 0;
     if (ps__load_rlx(&port->want_space)) {
-        int rung = space_rung(port) || space_again(port);
+        int rung = ps__space_came(port, 1);
         if (rung) ps__store_rlx(&port->want_space, 0);
         port->told |= rung;                     /* if it would sleep otherwise, it returns */
-        space_timer(port, rung ? 0 : PS__SLICE_MS);
+        ps__space_timer(port, rung ? 0 : PS__SLICE_MS);
     }
-    if (ps__load_rlx(&port->space_polled) && !ps__load_rlx(&port->want_space)) space_quiet(port);
+    if (ps__load_rlx(&port->space_polled) && !ps__load_rlx(&port->want_space)) ps__space_quiet(port);
 }
 
 static void sleep_end(struct ps__port *port)
@@ -323,13 +153,13 @@ static void sleep_end(struct ps__port *port)
         /* Nobody rings the deaf, and nobody rings for a claim whose owner died: look again in a while. */
         int found = ps__reader_look(port, &blocked);
         if (!found && (ps__load_rlx(&port->deaf) || blocked < PS_MEMBERS_MAX)) {
-            space_timer(port, PS__SLICE_MS);
+            ps__space_timer(port, PS__SLICE_MS);
             port->timer_set = 1;
         }
         if (!found) return;
         sleep_disarm(port);
     }
-    wake_signal(port);
+    ps__wake_signal(port);
 }
 
 /* With a descriptor both call the system, and a thread that were cancelled there would leave the dispatch owned for ever. */
@@ -377,7 +207,8 @@ static int wait_sleep(struct ps__port *port, uint64_t deadline_ns)
     int result = 1, space = 0;
     if (ps__reader_look(port, &blocked)) goto awake;
     if (ps__load_rlx(&port->want_space)) {
-        if (space_watch(port) || ps__load_rlx(&port->space_event)) space_tell(port);
+        ps__space_watch(port);
+        if (ps__load_rlx(&port->space_event)) ps__wake_signal(port);
         space = 1;
     }
     uint64_t slice = 0;
@@ -393,7 +224,7 @@ static int wait_sleep(struct ps__port *port, uint64_t deadline_ns)
     int ready = ps__poll(fds, 3, slice);
     result = ready < 0 ? ps__fail_sys(-ready, "poll") : ready > 0;
     if (fds[0].revents) wake_clear(port);
-    if (space && (space_rung(port) || (result == 0 && space_again(port)))) {
+    if (space && ps__space_came(port, result == 0)) {
         ps__store_rlx(&port->want_space, 0);
         result = 3;
     }
@@ -453,8 +284,8 @@ PS_COLD int ps__port_fd(void *state)
     if (err) return ps__fail_sys(-err, "no descriptor for ps_fd");
     ps__store_rlx(&port->fd_used, 1);
     ps__fence_sc();                             /* other end ps__space_refused */
-    if (ps__load_rlx(&port->want_space) && space_watch(port)) space_tell(port);
-    wake_signal(port);                          /* readable at once: nobody has looked yet */
+    if (ps__load_rlx(&port->want_space)) ps__space_watch(port);
+    ps__wake_signal(port);                          /* readable at once: nobody has looked yet */
     return ps__kept_fd(&port->pollset);
 }
 
@@ -496,5 +327,4 @@ PS_COLD void ps__wake_close(struct ps__port *port, int forked)
     pthread_mutex_destroy(&port->fds);
 }
 
-#undef WAKE_SPACE_SPIN_NS
 #undef WAKE_INSURANCE_MS
