@@ -152,11 +152,44 @@ static void test_p7_sleeper_is_woken_by_a_publisher_that_has_lost_its_descriptor
 
 #define RESOURCES_TEST(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 
+/* Started without standard streams: everything that makes a descriptor, and what is printed goes nowhere. */
+static int streamless_child(void *arg)
+{
+    struct stage *s = arg;
+    ps_bus *bus;
+    void *data;
+    for (int fd = 0; fd < 3; fd++)
+        close(fd);
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
+    CHILD_CHECK(s, ps_subscribe(bus, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
+    CHILD_CHECK(s, ps_dispatch(bus, 0, 1) == 0);
+    CHILD_CHECK(s, ps_fd(bus) > 2);
+    CHILD_CHECK(s, ps_loan(bus, "t", 100000, &data) == 0 && ps_cancel(bus, data) == 0);
+    for (int i = 0; i < 8; i++)         /* a full ring, for its timer and its bell */
+        CHILD_CHECK(s, ps_publish(bus, "t", "x", 1) == 1);
+    CHILD_CHECK(s, ps_publish(bus, "t", "x", 1) == PS_EAGAIN);
+    CHILD_CHECK(s, ps_dispatch(bus, 0, 0) == 8);
+    for (int fd = 0; fd < 3; fd++)
+        CHILD_CHECK(s, write(fd, "printed", 7) < 0 && errno == EBADF);
+    return ps_close(bus) == 0 ? 0 : 2;
+}
+
+static void test_without_standard_streams_nothing_is_printed_into_the_bus(void **state)
+{
+    (void)state;
+    const char *url[] = { scratch_url("bus", "depth=8&evict=-1"), "shm:?depth=8&evict=-1", "inproc://streamless?depth=8&evict=-1" };
+    for (int i = 0; i < 3; i++) {
+        struct stage *s = stage_new(url[i]);
+        assert_child(s, start_child(streamless_child, s));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         RESOURCES_TEST(test_subscribe_without_memory_leaves_no_gate),
         RESOURCES_TEST(test_closefrom_then_files_of_the_program_stay_as_they_are),
+        RESOURCES_TEST(test_without_standard_streams_nothing_is_printed_into_the_bus),
         RESOURCES_TEST(test_p7_sleeper_is_woken_by_a_publisher_that_has_lost_its_descriptors),
     };
     return cmocka_run_group_tests_name("resources", tests, NULL, NULL);

@@ -196,7 +196,7 @@ static int linux_result(int result, int saved)
 int ps__event_open(void)
 {
     int saved = errno;
-    return linux_result(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC), saved);
+    return linux_result(ps__fd_private(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), saved);
 }
 
 void ps__event_signal(int fd)
@@ -221,7 +221,7 @@ void ps__event_clear(int fd)
 int ps__pollset_open(void)
 {
     int saved = errno;
-    return linux_result(epoll_create1(EPOLL_CLOEXEC), saved);
+    return linux_result(ps__fd_private(epoll_create1(EPOLL_CLOEXEC)), saved);
 }
 
 int ps__pollset_add(int set, int fd)
@@ -234,7 +234,7 @@ int ps__pollset_add(int set, int fd)
 int ps__timer_open(void)
 {
     int saved = errno;
-    return linux_result(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC), saved);
+    return linux_result(ps__fd_private(timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC)), saved);
 }
 
 void ps__timer_set(int fd, int ms)

@@ -81,6 +81,11 @@ PS_PRIVATE void ps__fork_add(struct ps__fork_entry *entry);
 PS_PRIVATE void ps__fork_remove(struct ps__fork_entry *entry);
 
 /* ---- descriptors; results are 0 or a descriptor, or -errno */
+/*
+ * For what open(2) and the like answer, and it answers as they do: the same descriptor, or a copy beyond the numbers of the
+ * standard streams. A program may have been started without those, and what it prints must not end up in a bus.
+ */
+PS_PRIVATE int ps__fd_private(int fd);
 PS_PRIVATE int ps__event_open(void);                    /* readable while signalled; non-blocking, close-on-exec */
 PS_PRIVATE void ps__event_signal(int fd);               /* async-signal-safe */
 PS_PRIVATE void ps__event_clear(int fd);

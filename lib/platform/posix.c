@@ -14,6 +14,7 @@
 #include "../core/internal.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
@@ -299,6 +300,16 @@ PS_COLD void ps__close_fd(int fd)
     int saved = errno;
     (void)close(fd);                            /* after EINTR the number is free, and may be another thread's already */
     errno = saved;
+}
+
+PS_COLD int ps__fd_private(int fd)
+{
+    if (fd < 0 || fd > STDERR_FILENO)
+        return fd;
+    int private = fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1), error = errno;
+    (void)close(fd);
+    errno = error;
+    return private;
 }
 
 /* ------------------------------------------------------------------ memory */

@@ -22,7 +22,7 @@
 
 static int doorbell_socket(struct ps__shm *shm)
 {
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int fd = ps__fd_private(socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (fd < 0) return -errno;
     /* Each undrained ring stays charged to the ringer: room for one at every member. */
     int room = (int)shm->header.members * 2048;
@@ -36,8 +36,10 @@ int ps__bell_open(struct ps__shm *shm)
     return fd < 0 ? fd : ps__kept_set(&shm->bell[PS__BELL_MESSAGE], fd);
 }
 
-/* "NAME@ID.SLOT", beside the file: no bus has such a name. A long NAME is left out, for an address is short. */
-/* The tool looks for these names: examples/psbus/sockets.c. */
+/*
+ * "NAME@ID.SLOT", beside the file: no bus has such a name. A long NAME is left out, for an address is short. The tool looks for
+ * these names: examples/psbus/sockets.c.
+ */
 static int doorbell_path(const struct ps__shm *shm, unsigned slot, char *path, size_t size)
 {
     const char *name = strrchr(shm->path, '/') + 1;
@@ -68,7 +70,7 @@ static socklen_t doorbell_address(struct ps__shm *shm, unsigned slot, int which,
     if ((size_t)n >= sizeof address->sun_path) {        /* too long for an address: by way of the directory */
         pthread_mutex_lock(&shm->port.fds);     /* any thread may ring */
         if (!ps__kept_valid(&shm->dirfd)) {
-            int fd = open(shm->dir, O_PATH | O_DIRECTORY | O_CLOEXEC);
+            int fd = ps__fd_private(open(shm->dir, O_PATH | O_DIRECTORY | O_CLOEXEC));
             if (fd >= 0) (void)ps__kept_set(&shm->dirfd, fd);
         }
         pthread_mutex_unlock(&shm->port.fds);

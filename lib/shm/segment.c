@@ -110,7 +110,7 @@ static int segment_no_proc(const char *path, int error)
 static int segment_description(struct ps__kept *kept, int fd, int flags)
 {
     char proc[SEGMENT_PROC];
-    int other = open(segment_proc(proc, fd), flags | O_CLOEXEC);
+    int other = ps__fd_private(open(segment_proc(proc, fd), flags | O_CLOEXEC));
     if (other < 0) return segment_no_proc(proc, errno);
     int err = ps__kept_set(kept, other);
     return err ? ps__fail_sys(-err, "fstat") : 0;
@@ -122,9 +122,10 @@ int ps__shm_data_fd(struct ps__shm *shm)
     int fd = -1;
     struct stat st;
     if (ps__kept_valid(&shm->lock)) {
-        fd = open(segment_proc(proc, ps__kept_fd(&shm->lock)), (shm->port.observe ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+        fd = ps__fd_private(open(segment_proc(proc, ps__kept_fd(&shm->lock)),
+                                 (shm->port.observe ? O_RDONLY : O_RDWR) | O_CLOEXEC));
     } else if (shm->path[0]) {                          /* the program closed it (closefrom): by name, if it is still the file */
-        fd = open(shm->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+        fd = ps__fd_private(open(shm->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW));
         if (fd >= 0 && (fstat(fd, &st) || st.st_dev != shm->lock.dev || st.st_ino != shm->lock.ino)) {
             close(fd);
             fd = -1;
@@ -243,7 +244,7 @@ static int segment_take(struct ps__shm *shm)
 static int segment_create_anonymous(struct ps__shm *shm, const ps_url *url, const struct ps__geometry *wanted, int *out)
 {
     /* The tool looks for this name: examples/psbus/proc.c. */
-    int fd = memfd_create("psbus", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = ps__fd_private(memfd_create("psbus", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     if (fd < 0) return ps__fail_sys(errno, "memfd_create");
     *out = fd;
     int err = segment_fill(shm, fd, url, wanted);
@@ -261,7 +262,7 @@ static int segment_create_anonymous(struct ps__shm *shm, const ps_url *url, cons
 static int segment_create(struct ps__shm *shm, const ps_url *url, const struct ps__geometry *wanted, int *out)
 {
     char proc[SEGMENT_PROC];
-    int fd = open(shm->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    int fd = ps__fd_private(open(shm->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
     if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
         return ps__fail(PS_ENOTSUP, "%s: its file system has no O_TMPFILE", shm->dir);
     if (fd < 0 && errno == ENOENT && shm->by_name) return PS_EAGAIN;
@@ -317,7 +318,7 @@ static int segment_open(struct ps__shm *shm, int *out)
         path = segment_proc(proc, ps__kept_fd(&shm->anchor));
         follow = 0;
     }
-    int fd = open(path, access | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | follow);
+    int fd = ps__fd_private(open(path, access | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | follow));
     if (fd < 0) {
         if (errno == ENOENT) return PS_ENOENT;
         if (errno == ELOOP) return ps__fail(PS_EACCES, "%s is a symbolic link", path);
