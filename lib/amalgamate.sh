@@ -43,6 +43,9 @@ EOF
     sed -e 's/^/ * /' -e 's/ *$//' LICENSE || fail "LICENSE could not be read"
     cat <<'EOF'
  */
+#if !defined __STDC_VERSION__ || __STDC_VERSION__ < 201112L
+#error "psbus.c is C11: it is compiled as C, by -std=c11 or what is younger"
+#endif
 #ifndef PS_PRIVATE
 #define PS_PRIVATE static
 #define PS_PRIVATE_OBJECT static

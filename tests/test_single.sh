@@ -25,6 +25,18 @@ compiles_alone() {
     done
 }
 
+# Each level knows other things that may be wrong.
+test_single_compiles_without_a_warning_at_every_level() {
+    for level in -O1 -Og '-O2 --coverage' -O3 -Os; do
+        $CC $standard $level -c "$pair/psbus.c" -o "$scratch/level.o"
+    done
+}
+
+test_single_is_refused_as_another_language() {
+    ! $CC -std=c99 -c "$pair/psbus.c" -o "$scratch/c99.o" 2>"$scratch/said" || fail "it compiles as C99"
+    grep -q 'psbus.c is C11' "$scratch/said" || fail "the compiler does not say what is wrong"
+}
+
 reverse() {
     sources=
     for source in $PS_SOURCES; do
@@ -118,6 +130,7 @@ test_single_header_in_a_condition_is_refused() {
 script_begin
 script_case test_single_header_is_the_public_header test_single_holds_all_sources_once \
     test_single_compiles_alone_gcc test_single_compiles_alone_clang \
+    test_single_compiles_without_a_warning_at_every_level test_single_is_refused_as_another_language \
     test_single_reverse_order_compiles_gcc test_single_reverse_order_compiles_clang \
     test_single_linked_works test_single_readme_line_works test_single_static_shows_nothing_and_works \
     test_single_static_behind_system_header_is_told \

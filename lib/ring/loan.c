@@ -187,7 +187,7 @@ static int loan_try(struct ps__port *port, const ps_topic *topic, size_t size, v
 {
     struct ps__loans *loans = port->loans;
     struct ps__lease *lease = NULL;
-    uint64_t offset, bytes = loan_extent_of(&port->own, size);
+    uint64_t offset = 0, bytes = loan_extent_of(&port->own, size);
     int cancel = ps__cancel_off(), err = 0;
     *waits = 0;
     pthread_mutex_lock(&loans->lock);

@@ -158,7 +158,7 @@ static PS_NOINLINE int publish_tell_anew(struct ps__port *port, const ps_topic *
 static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps__message *m, uint64_t epoch, unsigned sets,
                                          int small)
 {
-    uint64_t set[PS__SET_WORDS], stamp;
+    uint64_t set[PS__SET_WORDS], stamp = 0;
     /* Readers had these lines last: fetch them while looking who wants it. */
     ps__prefetch_write(&port->own.lane->tail);
     const size_t last_line = put_last_line(m);
@@ -188,7 +188,7 @@ static PS_NOINLINE int publish_other(struct ps__port *port, const ps_topic *topi
 /* One attempt to send whatever it is: the first, a loan, once more where there was no room. */
 static int publish_once(struct ps__port *port, const struct ps__message *m)
 {
-    uint64_t set[PS__SET_WORDS], stamp;
+    uint64_t set[PS__SET_WORDS], stamp = 0;
     if (!publish_wanted(port, m->topic, set)) return 0;
     int err = ps__port_ready(port);
     if (err) return err;

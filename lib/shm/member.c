@@ -140,7 +140,7 @@ int ps__slot_map(struct ps__shm *shm, unsigned slot, int writable, struct ps__vi
 {
     int err = ps__shm_know_geometry(shm, 0);
     if (err) return err;
-    unsigned char *memory;
+    unsigned char *memory = NULL;
     if ((err = member_map(shm, ps__shm_ring_offset(shm, slot), ps__shm_ring_size(shm), writable, &memory))) return err;
     ps__view_ring(view, memory, &shm->geometry);
     return 0;
@@ -148,7 +148,7 @@ int ps__slot_map(struct ps__shm *shm, unsigned slot, int writable, struct ps__vi
 
 int ps__slot_map_loan(struct ps__shm *shm, unsigned slot, int writable, struct ps__view *view)
 {
-    unsigned char *memory;
+    unsigned char *memory = NULL;
     int err = member_map(shm, ps__shm_loan_offset(shm, slot), ps__loans_size(&shm->geometry), writable, &memory);
     if (err) return err;
     view->loan_bytes = ps__loans_size(&shm->geometry);
