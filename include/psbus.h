@@ -242,7 +242,7 @@ typedef struct ps_member {
  *            PS_EFULL     every member slot is taken by a living handle
  *            PS_EACCES    permission, or the file belongs to somebody else
  *            PS_EBUSY     the bus is being taken down, for more than 100 ms
- *            PS_ENOENT    create=0 and no bus
+ *            PS_ENOENT    create=0 and no bus; or no directory to make one in, as where there is no /dev/shm
  *            PS_ENOTSUP   no such scheme, observe=1 where the backend cannot, or the file system or kernel cannot carry a bus
  *            PS_EVERSION  the file is a bus of another version; untouched
  *            PS_EGEOMETRY the bus has less depth, bytes or loans than asked for

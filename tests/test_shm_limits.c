@@ -172,6 +172,27 @@ static int full_disk_child(void *arg)
     return scratch_count(scratch_path, NULL) == 0 ? 0 : 2;
 }
 
+/* As in a container that has nothing in /dev. */
+static int no_dev_shm_child(void *arg)
+{
+    struct stage *s = arg;
+    ps_bus *bus;
+    if (mount_small(1 << 20) != 0 || mount(scratch_path, "/dev", NULL, MS_BIND, NULL) != 0)
+        return EXIT_SKIP;
+    s->rc[0] = ps_open(&bus, "shm://nowhere");
+    CHILD_CHECK(s, s->rc[0] == PS_ENOENT && strstr(ps_errmsg(), "cannot make /dev/shm/psbus-") != NULL);
+    s->rc[0] = ps_open(&bus, "shm://nowhere?create=0");
+    CHILD_CHECK(s, s->rc[0] == PS_ENOENT && strstr(ps_errmsg(), "no bus /dev/shm/psbus-") != NULL);
+    return ps_open(&bus, "shm:") == 0 && ps_close(bus) == 0 ? 0 : 2;
+}
+
+static void test_shm_without_dev_shm_is_a_named_error(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(scratch_url("bus", ""));
+    assert_child_or_skip(s, start_child(no_dev_shm_child, s));
+}
+
 static void test_p8_full_file_system_stops_only_who_needs_more(void **state)
 {
     (void)state;
@@ -473,6 +494,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SHM_TEST(test_p8_no_space_is_enospc_with_numbers_at_open_or_first_publish),
         SHM_TEST(test_p8_full_file_system_stops_only_who_needs_more),
+        SHM_TEST(test_shm_without_dev_shm_is_a_named_error),
         SHM_TEST(test_p8_failed_reservation_gives_back_what_it_took),
         SHM_TEST(test_p8_dozen_default_publishers_fit_64_megabytes_and_one_too_many_fails_alone),
         SHM_TEST(test_p8_default_bus_with_two_publishers_takes_at_most_8_mebibytes),

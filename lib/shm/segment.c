@@ -386,8 +386,7 @@ int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
             err = segment_create_anonymous(shm, url, &wanted, &fd);
         } else {
             err = segment_directory(shm, url->create);
-            if (!err) err = segment_open(shm, &fd);
-            if (err == PS_ENOENT && shm->path[0]) {
+            if (!err && (err = segment_open(shm, &fd)) == PS_ENOENT && shm->path[0]) {
                 if (url->create && !shm->proc) err = segment_create(shm, url, &wanted, &fd);
                 else err = ps__fail(PS_ENOENT, "no bus %s", shm->path);
             }
