@@ -49,6 +49,50 @@ static void test_subscribe_without_memory_leaves_no_gate(void **state)
     }
 }
 
+static int mappings(void)
+{
+    char line[512];
+    int n = 0;
+    FILE *file = fopen("/proc/self/maps", "re");
+    while (file && fgets(line, sizeof line, file))
+        n++;
+    if (file)
+        fclose(file);
+    return n;
+}
+
+static int loan_without_memory_child(void *arg)
+{
+    struct stage *s = arg;
+    struct rlimit before, none;
+    ps_bus *bus;
+    void *data;
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0 && ps_publish(bus, "t", "", 0) == 0);
+    CHILD_CHECK(s, getrlimit(RLIMIT_DATA, &before) == 0);
+    none = (struct rlimit){ 4096, before.rlim_max };
+    for (int i = 0; i < 5; i++) {
+        CHILD_CHECK(s, setrlimit(RLIMIT_DATA, &none) == 0);
+        s->rc[0] = ps_loan(bus, "t", 1, &data);
+        CHILD_CHECK(s, setrlimit(RLIMIT_DATA, &before) == 0);
+        CHILD_CHECK(s, s->rc[0] == PS_ENOMEM);
+        if (i == 0)
+            s->rc[1] = mappings();
+        CHILD_CHECK(s, mappings() == s->rc[1]);
+    }
+    CHILD_CHECK(s, ps_loan(bus, "t", 1, &data) == 0 && ps_cancel(bus, data) == 0);
+    return ps_close(bus) == 0 ? 0 : 2;
+}
+
+/* The loan area is mapped at the first attempt, and not once more at each that finds no memory for the list. */
+static void test_loan_without_memory_leaves_no_mapping(void **state)
+{
+    (void)state;
+    if (ACTORS_SANITIZED)
+        SKIP_TEST("a sanitizer does not live with so little memory");
+    struct stage *s = stage_new(scratch_url("bus", "depth=65536&bytes=4k"));
+    assert_child(s, start_child(loan_without_memory_child, s));
+}
+
 /* ---------------------------------------------------------------- descriptors */
 
 #define FILES 32
@@ -188,6 +232,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         RESOURCES_TEST(test_subscribe_without_memory_leaves_no_gate),
+        RESOURCES_TEST(test_loan_without_memory_leaves_no_mapping),
         RESOURCES_TEST(test_closefrom_then_files_of_the_program_stay_as_they_are),
         RESOURCES_TEST(test_without_standard_streams_nothing_is_printed_into_the_bus),
         RESOURCES_TEST(test_p7_sleeper_is_woken_by_a_publisher_that_has_lost_its_descriptors),

@@ -661,6 +661,25 @@ static void test_told_of_each_dispatch_that_frees_what_may_be_waited_for(void **
     heap_close(heap);
 }
 
+/* ---------------------------------------------------------------- what a dispatch takes */
+
+/* Whoever joins when a dispatch has begun already gets what is there then, and not what comes while it is handled. */
+static void test_mark_is_that_of_who_joins_in_the_middle_too(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    ps_filter filter = { "t", 1, heap_topic("t").hash, 0, 0 };
+    ps_record record;
+    assert_ok(ps__port_begin(&heap->port, 1));
+    assert_ok(ps__port_subscribe(&heap->port, &filter, 0, 1));
+    assert_ok(heap_put(heap, "t", "", 0, NULL));
+    assert_int_equal(ps__port_next(&heap->port, &record), 1);
+    assert_ok(heap_put(heap, "t", "", 0, NULL));
+    assert_int_equal(ps__port_next(&heap->port, &record), 0);
+    ps__port_end(&heap->port, 0);
+    heap_close(heap);
+}
+
 /* ---------------------------------------------------------------- a window that was lapped at its beginning */
 
 /* Claims of five more have come while it was filled: the first five may be torn, the others are believed. */
@@ -715,6 +734,7 @@ int main(void)
         cmocka_unit_test(test_room_garbage_in_shared_words_told_and_survived),
         cmocka_unit_test(test_pass_says_whether_limit_is_beyond_a_cell),
         cmocka_unit_test(test_told_of_each_dispatch_that_frees_what_may_be_waited_for),
+        cmocka_unit_test(test_mark_is_that_of_who_joins_in_the_middle_too),
         cmocka_unit_test(test_window_lapped_at_its_beginning_keeps_the_younger),
     };
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);

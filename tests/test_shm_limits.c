@@ -193,6 +193,32 @@ static void test_shm_without_dev_shm_is_a_named_error(void **state)
     assert_child_or_skip(s, start_child(no_dev_shm_child, s));
 }
 
+/* A fresh file system over the old one, and the file in it has the same number. */
+static int same_number_child(void *arg)
+{
+    struct stage *s = arg;
+    struct stat first, second;
+    ps_bus *bus, *other;
+    if (mount_small(8 << 20) != 0)
+        return EXIT_SKIP;
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0 && stat(scratch_file("bus"), &first) == 0);
+    CHILD_CHECK(s, ps_subscribe(bus, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
+    CHILD_CHECK(s, mount_small(8 << 20) == 0);
+    CHILD_CHECK(s, ps_open(&other, s->url) == 0 && stat(scratch_file("bus"), &second) == 0);
+    if (first.st_ino != second.st_ino)
+        return EXIT_SKIP;
+    s->rc[0] = ps_publish(bus, "t", "x", 1);
+    CHILD_CHECK(s, s->rc[0] == PS_EUNLINKED);
+    return ps_close(bus) == 0 && ps_close(other) == 0 ? 0 : 2;
+}
+
+static void test_p8_replaced_file_of_the_same_number_is_reported(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(scratch_url("bus", ""));
+    assert_child_or_skip(s, start_child(same_number_child, s));
+}
+
 static void test_p8_full_file_system_stops_only_who_needs_more(void **state)
 {
     (void)state;
@@ -494,6 +520,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         SHM_TEST(test_p8_no_space_is_enospc_with_numbers_at_open_or_first_publish),
         SHM_TEST(test_p8_full_file_system_stops_only_who_needs_more),
+        SHM_TEST(test_p8_replaced_file_of_the_same_number_is_reported),
         SHM_TEST(test_shm_without_dev_shm_is_a_named_error),
         SHM_TEST(test_p8_failed_reservation_gives_back_what_it_took),
         SHM_TEST(test_p8_dozen_default_publishers_fit_64_megabytes_and_one_too_many_fails_alone),

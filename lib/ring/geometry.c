@@ -27,6 +27,15 @@ static int geometry_numbers(const struct ps__geometry *g)
     return g->depth_log + g->units_log - 2 <= 31;
 }
 
+/* What has 32 bits of address cannot map all that there may be, and its sizes would not even say so. */
+static int geometry_fits(const struct ps__geometry *g)
+{
+    const unsigned most = (unsigned)sizeof(size_t) * 8 - 1;    /* none of the three, and then not half of it */
+    if (g->units_log + 6 < most && g->loans_log + 6 < most && g->depth_log + 7 < most) return 0;
+    return ps__fail(PS_ENOMEM, "bytes=%llu with loans=%llu: no address space for that",
+                    (unsigned long long)PS__UNIT << g->units_log, (unsigned long long)PS__UNIT << g->loans_log);
+}
+
 int ps__geometry_unpack(uint64_t word, struct ps__geometry *g)
 {
     g->depth_log = ps__geometry_depth_log(word);
@@ -37,7 +46,7 @@ int ps__geometry_unpack(uint64_t word, struct ps__geometry *g)
     if (!(word & GEOMETRY_SET) || g->depth_log < 1 || g->depth_log > 20 || g->units_log < 6 || g->units_log > 31 ||
         g->loans_log < 6 || g->loans_log > 31 || !geometry_numbers(g))
         return ps__fail(PS_ECORRUPT, "the bus's geometry is damaged (%llx)", (unsigned long long)word);
-    return 0;
+    return geometry_fits(g);
 }
 
 static unsigned geometry_log(uint64_t value)
@@ -62,8 +71,8 @@ int ps__geometry_wanted(const ps_url *url, struct ps__geometry *g)
     g->fixed = 0;
     if (!geometry_numbers(g))
         return ps__fail(PS_EINVAL, "depth=%llu with bytes=%llu: too much to number, make one of them smaller",
-                        1ull << g->depth_log, (unsigned long long)ps__payload_size(g));
-    return 0;
+                        1ull << g->depth_log, (unsigned long long)PS__UNIT << g->units_log);
+    return geometry_fits(g);
 }
 
 /* Less than was asked for, in a bus that is fixed? */

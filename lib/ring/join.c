@@ -84,7 +84,7 @@ PS_COLD void ps__reader_leave(struct ps__port *port)
     ps__store_rlx(&port->held, 0);
     if (ps__has_slot(port)) {
         struct ps__about *about = port->about[port->slot];
-        ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) & ~(uint64_t)PS__ABOUT_READS);
+        ps__and_rlx(&about->flags, ~(uint64_t)PS__ABOUT_READS);     /* a thread that reserves the lane sets another */
         ps__store_rel(&port->reader[port->slot]->join, 0);      /* a borrow goes on gating by its own word */
         ps__fence_sc();                         /* SYNC(space) other end space_arm. m6.6 */
         for (unsigned l = 0; l < port->lanes; l++) ps__wake_waiters(port, l);
@@ -121,7 +121,7 @@ PS_COLD int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t fl
         port->mute = port->shared_lane && !port->echo ? port->publisher : UINT64_MAX;
         if (ps__has_slot(port)) {
             struct ps__about *about = port->about[port->slot];
-            ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_READS);
+            ps__or_rlx(&about->flags, PS__ABOUT_READS);
             ps__store_rlx(&about->idle_at_ms, ps__now_coarse_ms());
         }
         ps__store_rel(&port->joined, 1);                /* SYNC(joined) release, other end reader_next */

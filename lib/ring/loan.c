@@ -19,6 +19,7 @@ struct ps__loans {
     uint32_t free_count, free_room;
     struct loan_flight *flight;         /* committed chunks, oldest first; a ring of cells entries */
     uint32_t first, count, room;        /* room: a power of two */
+    uint64_t gives;                     /* counts what came back */
 };
 
 PS_COLD struct ps__loans *ps__loans_new(void)
@@ -46,6 +47,7 @@ PS_COLD void ps__loans_free(struct ps__loans *loans)
 static void loan_give(struct ps__loans *loans, uint64_t offset, uint64_t bytes)
 {
     uint32_t at = 0;
+    loans->gives++;
     while (at < loans->free_count && loans->free[at].offset < offset) at++;
     int joins_left = at > 0 && loans->free[at - 1].offset + loans->free[at - 1].bytes == offset;
     int joins_right = at < loans->free_count && offset + bytes == loans->free[at].offset;
@@ -199,6 +201,7 @@ static int loan_try(struct ps__port *port, const ps_topic *topic, size_t size, v
         loan_reclaim(port);
         if (!loan_take(loans, bytes, &offset)) {
             err = PS_EAGAIN;
+            port->want_gives = loans->gives;
             *waits = loans->count != 0;
             if (*waits) *oldest = (uint32_t)loans->flight[loans->first].number;
         }
@@ -254,16 +257,16 @@ int ps__port_loan(void *state, const ps_topic *topic, size_t size, void **data, 
     }
 }
 
-/* Is the oldest chunk that is in flight free by now? Then a loan that found no room may be tried again. */
+/* Has a chunk come back since, or is the oldest in flight free by now? Then a loan that found no room may be tried again. */
 PS_COLD int ps__loans_again(struct ps__port *port)
 {
     struct ps__loans *loans = port->loans;
     uint32_t oldest = 0;
     pthread_mutex_lock(&loans->lock);
-    int any = loans->count != 0;
+    int came = loans->gives != port->want_gives, any = loans->count != 0;
     if (any) oldest = (uint32_t)loans->flight[loans->first].number;
     pthread_mutex_unlock(&loans->lock);
-    return any && ps__ring_pass(port, oldest);
+    return came || (any && ps__ring_pass(port, oldest));
 }
 
 /* Finds a loan that is out, and keeps others off it. */
@@ -282,9 +285,14 @@ static struct ps__lease *loan_find(struct ps__port *port, const void *data)
 static void loan_end(struct ps__port *port, struct ps__lease *lease)
 {
     pthread_mutex_lock(&port->loans->lock);
-    if (!lease->sent) loan_give(port->loans, lease->offset, lease->bytes);
+    int sent = lease->sent;
+    if (!sent) loan_give(port->loans, lease->offset, lease->bytes);
     lease->data = NULL;
     pthread_mutex_unlock(&port->loans->lock);
+    if (sent) return;
+    /* Another handle, or thread, may wait for just this chunk. */
+    ps__fence_sc();                             /* SYNC(space) other end space_arm */
+    ps__wake_waiters(port, port->lane);
 }
 
 /* Claims the cell of a loan; numbers and chunks go into flight in the same order. */
@@ -295,7 +303,8 @@ int ps__loans_put(struct ps__port *port, const struct ps__message *m, uint64_t *
     int err = ps__ring_put(port, m, stamp);
     if (!err) {
         if (loans->count == loans->room) loan_reclaim(port);    /* at most cells of them lie between limit and tail */
-        loan_fly(loans, m->lease->offset, m->lease->bytes, *stamp - 1);
+        if (PS_LIKELY(loans->count < loans->room)) loan_fly(loans, m->lease->offset, m->lease->bytes, *stamp - 1);
+        else ps__bump(&port->corrupt, 1);       /* limit went back: somebody writes where he must not. The chunk is lost */
         m->lease->sent = 1;
     }
     pthread_mutex_unlock(&loans->lock);
@@ -333,12 +342,7 @@ PS_COLD int ps__port_cancel(void *state, void *data)
     struct ps__port *port = state;
     int cancel = ps__cancel_off();
     struct ps__lease *lease = loan_find(port, data);
-    if (lease) {
-        loan_end(port, lease);
-        /* Another handle, or thread, may wait for just this chunk. */
-        ps__fence_sc();
-        ps__wake_waiters(port, port->lane);
-    }
+    if (lease) loan_end(port, lease);
     ps__cancel_restore(cancel);
     return lease ? 0 : ps__fail(PS_EINVAL, "no loan of this handle");
 }

@@ -20,7 +20,7 @@ PS_COLD int ps__port_reserve(struct ps__port *port)
             ps__store_rlx(&port->message_end, ps__message_max((uint64_t)port->own.units * PS__UNIT) + 1);
             ps__claim_take(port);
             struct ps__about *about = port->about[port->slot];
-            ps__store_rlx(&about->flags, ps__load_rlx(&about->flags) | PS__ABOUT_SENDS);
+            ps__or_rlx(&about->flags, PS__ABOUT_SENDS);
             ps__store_rlx(&port->guess, ps__cell_of(&port->own, ps__seq(tail)));
             /* SYNC(setup) release, other ends publish_fenced, ps__port_ready. In this order: who is ready is not fenced. */
             if (port->shared_lane) ps__store_rel(&port->token_own, port->publisher);

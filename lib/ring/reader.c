@@ -347,13 +347,13 @@ int ps__port_begin(void *state, int marked)
     ps__store_rlx(&port->reading, 1);
     if (PS_UNLIKELY(port->borrowing)) reader_release(port);     /* a pull handle's message of last time */
     if (PS_UNLIKELY(watched) && (err = reader_begin_watched(port))) return err;
-    if (!ps__load_acq(&port->joined) || ps__reader_leave_if_pending(port)) return 0;
+    int reads = ps__load_acq(&port->joined) && !ps__reader_leave_if_pending(port);
     port->at_head = 0;                  /* who knows when what is there now has come */
     /* Before the mark, or never. */
-    if (marked && port->lag_got && !reader_behind(port)) (void)ps__lag_pause(port, PS__LAG_BEGIN);
-    port->marked = marked ? PS__MARK_DUE : PS__MARK_NONE;
+    if (reads && marked && port->lag_got && !reader_behind(port)) (void)ps__lag_pause(port, PS__LAG_BEGIN);
+    port->marked = marked ? PS__MARK_DUE : PS__MARK_NONE;      /* also of who joins from now on */
     port->stepped = 0;
-    if (ps__cells_left(port)) reader_begin_left(port);
+    if (reads && ps__cells_left(port)) reader_begin_left(port);
     return 0;
 }
 

@@ -187,6 +187,7 @@ struct ps__port {
     _Atomic int space_fd;
     uint64_t wait_number;
     ps__a32 want_units;                 /* what it needed; or PS__WANT_LOAN */
+    uint64_t want_gives;                /* of the loans, when one found no room; under their lock */
     ps__a32 want_space;                 /* a publish was refused, and nobody was told since that it may be tried again */
     ps__a32 space_event;                /* it may be tried again */
 

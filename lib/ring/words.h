@@ -177,9 +177,9 @@ struct ps__geometry {
     int fixed;
 };
 PS_PRIVATE uint64_t ps__geometry_pack(const struct ps__geometry *g);
-/* 0, or PS_ECORRUPT if a field is out of range. */
+/* 0, PS_ECORRUPT if a field is out of range, or PS_ENOMEM where the address space is smaller than that. */
 PS_PRIVATE int ps__geometry_unpack(uint64_t word, struct ps__geometry *g);
-/* What the URL asks for, or the defaults; PS_EINVAL if depth and bytes cannot be numbered together. */
+/* What the URL asks for, or the defaults; PS_EINVAL if depth and bytes cannot be numbered together, PS_ENOMEM as above. */
 PS_PRIVATE int ps__geometry_wanted(const ps_url *url, struct ps__geometry *g);
 /* Puts the wishes into words.geometry while nothing is reserved; PS_EGEOMETRY if there is less than asked for. */
 PS_PRIVATE int ps__geometry_propose(struct ps__words *words, const struct ps__geometry *wanted);

@@ -36,7 +36,8 @@ static int shm_unlinked(struct ps__shm *shm)
 {
     struct stat st, named;
     if (!shm->path[0] || shm->proc || !ps__kept_valid(&shm->lock)) return 0;
-    if (fstat(ps__kept_fd(&shm->lock), &st) == 0 && st.st_nlink > 0 && lstat(shm->path, &named) == 0 && named.st_ino == st.st_ino)
+    if (fstat(ps__kept_fd(&shm->lock), &st) == 0 && st.st_nlink > 0 && lstat(shm->path, &named) == 0 &&
+        named.st_ino == st.st_ino && named.st_dev == st.st_dev)
         return 0;
     return ps__fail(PS_EUNLINKED, "%s was deleted or replaced", shm->path);
 }
@@ -68,6 +69,7 @@ static int shm_loan_reserve(struct ps__port *port)
 {
     struct ps__shm *shm = shm_of(port);
     struct ps__lane *lane = port->own.lane;
+    if (port->own.loan) return 0;       /* by an attempt that then found no memory for the list */
     int error = errno, err = 0;
     int fd = ps__shm_data_fd(shm);
     if (fd < 0) err = PS_ESYS;

@@ -283,6 +283,35 @@ static void test_loan_area_full_refused_then_free_again(void **state)
     conform_close(b);
 }
 
+/* One that nobody wants is free again when its commit returns, like one that is given back. */
+static void test_loan_refused_is_told_of_one_that_comes_back_unsent(void **state)
+{
+    static struct conform_log log;
+
+    (void)state;
+    conform_need(PS_CAN_LOAN);
+    for (int how = 0; how < 4; how++) {
+        ps_bus *bus = conform_open("loans=4k"), *watcher = conform_open(NULL);
+        size_t max = (size_t)conform_stats(bus).loan_max;
+        void *loan = loan_get(bus, "nobody", max);
+        struct conform_dispatcher d;
+
+        conform_subscribe(bus, "t", &log);
+        loan_refused(bus, "nobody", max, PS_EAGAIN);
+        if (how & 1) {                  /* asleep by then, or not yet */
+            conform_dispatch_start(&d, bus, 1, DEADLINE_MS);
+            assert_true(conform_asleep(watcher, 1));
+        }
+        assert_int_equal(how & 2 ? ps_cancel(bus, loan) : ps_commit(bus, loan, 1), 0);
+        uint64_t start = support_now_ms();
+        assert_int_equal(how & 1 ? conform_dispatch_join(&d) : ps_dispatch(bus, 1, DEADLINE_MS), 0);
+        assert_true(support_now_ms() - start < DEADLINE_MS / 2);
+        assert_int_equal(ps_cancel(bus, loan_get(bus, "nobody", max)), 0);
+        conform_close(bus);
+        conform_close(watcher);
+    }
+}
+
 static void test_loan_commit_to_full_ring_refused_loan_kept(void **state)
 {
     static struct conform_log log;
@@ -450,6 +479,7 @@ static const struct CMUnitTest tests[] = {
     conform_test(test_loan_wrong_pointer_or_size_refused_loan_kept),
     conform_test(test_loan_65th_refused_until_one_comes_back),
     conform_test(test_loan_area_full_refused_then_free_again),
+    conform_test(test_loan_refused_is_told_of_one_that_comes_back_unsent),
     conform_test(test_loan_commit_to_full_ring_refused_loan_kept),
     conform_test(test_loan_by_several_threads_of_one_handle_all_whole),
     conform_test(test_p5_loan_lossy_reader_gets_whole_ones_and_exact_losses),
