@@ -49,6 +49,7 @@ SOURCES := \
 	lib/remote/stub.c \
 	lib/core/transport.c \
 	lib/core/subscription.c \
+	lib/core/subscribe.c \
 	lib/core/dispatch.c \
 	lib/core/bus.c
 

@@ -35,6 +35,7 @@ struct fake_message {
 static struct {
     int open_code, publish_code, subscribe_code, begin_code, next_code, after_fork_code;
     int publish_blocks;                 /* until the handle is closed */
+    _Atomic int unsubscribe_blocks;     /* while it is set */
     int wait_answer[8];
     void (*on_wait)(int number, ps_bus *bus);   /* called inside wait, before it answers */
     void (*on_next)(ps_bus *bus);       /* called inside next, before it answers with a message */
@@ -161,6 +162,10 @@ static int fake_subscribe(void *memory, const ps_filter *filter, uint32_t flags,
 static void fake_unsubscribe(void *memory, const ps_filter *filter, uint32_t flags, int last, int idle)
 {
     (void)memory;
+    if (fake_do.unsubscribe_blocks)
+        fake.blocked = 1;
+    while (fake_do.unsubscribe_blocks)
+        ps__pause();
     fake_note(&fake.dropped[fake.dropped_count++ % FAKE_ROOM], filter, flags, last, idle);
 }
 

@@ -5,7 +5,9 @@
  */
 #include "actors.h"
 
+#include <malloc.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/resource.h>
 
 /* ---------------------------------------------------------------- memory */
@@ -46,6 +48,53 @@ static void test_subscribe_without_memory_leaves_no_gate(void **state)
         int code = reap_child(start_child(out_of_memory_child, s));
         if (code != 0)
             fail_msg("%s: child ended with %d; its line %d; ps_subscribe %d", url[i], code, (int)s->line, (int)s->rc[0]);
+    }
+}
+
+static void *running_thread(void *bus)
+{
+    ps_run(bus);
+    return NULL;
+}
+
+#define PAIRS 40000
+
+/* Sooner or later: the dispatching thread may have to wait for a processor. */
+static int is_swept(void *arg) { return mallinfo2().uordblks <= ((struct stage *)arg)->number[0]; }
+
+static int coming_and_going_child(void *arg)
+{
+    struct stage *s = arg;
+    ps_bus *bus;
+    ps_sub *keep, *sub;
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
+    CHILD_CHECK(s, ps_subscribe(bus, "keep", inbox_take, &s->inbox[0], NULL, &keep) == 0);
+    pthread_t thread;
+    CHILD_CHECK(s, pthread_create(&thread, NULL, running_thread, bus) == 0);
+    s->number[0] = mallinfo2().uordblks + PAIRS * 16;
+    for (int i = 0; i < PAIRS; i++) {
+        CHILD_CHECK(s, ps_subscribe(bus, "comes/and/goes", inbox_take, &s->inbox[0], NULL, &sub) == 0);
+        CHILD_CHECK(s, ps_unsubscribe(sub) == 0);
+        if (i % 1000 == 0)
+            CHILD_CHECK(s, support_wait(is_swept, s, DEADLINE_MS));
+    }
+    ps_stop(bus);
+    pthread_join(thread, NULL);
+    return ps_close(bus) == 0 ? 0 : 2;
+}
+
+/* What ends is freed by a dispatch that never ends, too, also by one that sleeps. */
+static void test_subscriptions_that_come_and_go_beside_a_run_take_no_memory(void **state)
+{
+    (void)state;
+    if (ACTORS_SANITIZED)
+        SKIP_TEST("a sanitizer has an allocator of its own");
+    const char *url[] = { scratch_url("bus", ""), "inproc://coming" };
+    for (int i = 0; i < 2; i++) {
+        struct stage *s = stage_new(url[i]);
+        int code = reap_child(start_child(coming_and_going_child, s));
+        if (code != 0)
+            fail_msg("%s: child ended with %d; its line %d", url[i], code, (int)s->line);
     }
 }
 
@@ -232,6 +281,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         RESOURCES_TEST(test_subscribe_without_memory_leaves_no_gate),
+        RESOURCES_TEST(test_subscriptions_that_come_and_go_beside_a_run_take_no_memory),
         RESOURCES_TEST(test_loan_without_memory_leaves_no_mapping),
         RESOURCES_TEST(test_closefrom_then_files_of_the_program_stay_as_they_are),
         RESOURCES_TEST(test_without_standard_streams_nothing_is_printed_into_the_bus),

@@ -680,6 +680,29 @@ static void test_mark_is_that_of_who_joins_in_the_middle_too(void **state)
     heap_close(heap);
 }
 
+/* Who ends the last subscription when the last dispatch is over already leaves itself, for nobody else may ever come. */
+static void test_leave_needs_no_dispatch_that_is_over(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    struct ps__port *port = &heap->port;
+    ps_filter filter = { "t", 1, heap_topic("t").hash, 0, 0 };
+    for (int inside = 0; inside < 2; inside++) {
+        assert_ok(ps__port_subscribe(port, &filter, 0, 1));
+        assert_ok(ps__port_begin(port, 1));
+        if (!inside)
+            ps__port_end(port, 0);
+        ps__port_unsubscribe(port, &filter, 0, 1, 0);
+        assert_int_equal(ps__load_rlx(&port->joined), inside);
+        if (inside)
+            ps__port_end(port, 0);
+        assert_int_equal(ps__load_rlx(&port->joined), 0);
+        assert_int_equal(ps__load_rlx(&port->leave_pending), 0);
+        assert_true(ps__load_rlx(&port->reader[0]->join) == 0);
+    }
+    heap_close(heap);
+}
+
 /* ---------------------------------------------------------------- a window that was lapped at its beginning */
 
 /* Claims of five more have come while it was filled: the first five may be torn, the others are believed. */
@@ -735,6 +758,7 @@ int main(void)
         cmocka_unit_test(test_pass_says_whether_limit_is_beyond_a_cell),
         cmocka_unit_test(test_told_of_each_dispatch_that_frees_what_may_be_waited_for),
         cmocka_unit_test(test_mark_is_that_of_who_joins_in_the_middle_too),
+        cmocka_unit_test(test_leave_needs_no_dispatch_that_is_over),
         cmocka_unit_test(test_window_lapped_at_its_beginning_keeps_the_younger),
     };
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);

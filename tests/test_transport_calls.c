@@ -189,6 +189,50 @@ static void test_unsubscribe_in_handler_is_not_idle(void **state)
     assert_ok(ps_close(bus));
 }
 
+struct ending {
+    ps_sub *sub;
+    _Atomic int begun, code;
+};
+
+static void *ending_thread(void *arg)
+{
+    struct ending *e = arg;
+    e->begun = 1;
+    e->code = ps_unsubscribe(e->sub);
+    return NULL;
+}
+
+static int has_begun(void *arg) { return ((struct ending *)arg)->begun; }
+
+/* Nobody dispatches: both learn it, also the one that comes while the other is at it. */
+static void test_unsubscribe_by_two_threads_at_once_is_idle_for_both(void **state)
+{
+    (void)state;
+    ps_bus *bus = fake_bus();
+    struct ending e[2] = { { .code = 1 }, { .code = 1 } };
+    pthread_t thread[2];
+    for (int i = 0; i < 2; i++)
+        assert_ok(ps_subscribe(bus, i ? "second" : "first", NULL, NULL, NULL, &e[i].sub));
+    fake_do.unsubscribe_blocks = 1;
+    assert_int_equal(pthread_create(&thread[0], NULL, ending_thread, &e[0]), 0);
+    int began = support_wait(is_blocked, NULL, DEADLINE_MS);
+    assert_int_equal(pthread_create(&thread[1], NULL, ending_thread, &e[1]), 0);
+    began &= support_wait(has_begun, &e[1], DEADLINE_MS);
+    for (int i = 0; i < 100; i++)
+        sched_yield();                                  /* time to do the wrong thing */
+    fake_do.unsubscribe_blocks = 0;
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_join(thread[i], NULL), 0);
+    assert_int_equal(began, 1);
+    assert_int_equal(fake.dropped_count, 2);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(e[i].code, 0);
+        assert_int_equal(fake.dropped[i].idle, 1);
+        assert_int_equal(fake.dropped[i].edge, i);
+    }
+    assert_ok(ps_close(bus));
+}
+
 /* ---------------------------------------------------------------- a dispatch */
 
 static void keep(const ps_msg *msg, void *user) { *(ps_msg *)user = *msg; }
@@ -453,6 +497,7 @@ int main(void)
         FAKE_TEST(test_subscribe_gets_filter_and_each_shows_the_earlier_ones),
         FAKE_TEST(test_subscribe_refused_by_transport_leaves_nothing),
         FAKE_TEST(test_unsubscribe_in_handler_is_not_idle),
+        FAKE_TEST(test_unsubscribe_by_two_threads_at_once_is_idle_for_both),
         FAKE_TEST(test_dispatch_hands_the_record_up_as_it_is),
         FAKE_TEST(test_dispatch_begins_marked_only_without_a_maximum),
         FAKE_TEST(test_dispatch_wait_1_and_2_look_again_0_ends_it),

@@ -62,15 +62,33 @@ PS_COLD static int bus_runs_here(const ps_bus *bus)
     return 0;
 }
 
-/* Follows who waits for whom; a thread that runs no handler can be in no circle. */
-PS_COLD int ps__wait_begin(ps_bus *bus, int close, int *busy)
+/*
+ * Follows who waits for whom, under bus_waiting. A wait for a handler that has ended is over, though its thread may not have
+ * noticed: nobody on the way can go on, else, for whoever waits takes the lock before his own handler goes on.
+ */
+PS_COLD static int bus_circle(const ps_bus *bus, const struct ps_sub *sub)
+{
+    while (bus && (!sub || ps__load_acq(&bus->running) == sub)) {
+        if (bus_runs_here(bus)) return 1;
+        sub = bus->waits_sub;
+        bus = bus->waits_for;
+    }
+    return 0;
+}
+
+/* A thread that runs no handler can be in no circle. */
+PS_COLD int ps__wait_begin(ps_bus *bus, const struct ps_sub *sub, int *busy)
 {
     int circle = 0;
-    if (ps__frames) pthread_mutex_lock(&bus_waiting);
-    for (ps_bus *b = ps__frames ? bus : NULL; b && !circle; b = b->waits_for) circle = bus_runs_here(b);
-    if (!circle && close) *busy = ps__swap_ar(&bus->closing, 1) != 0;
-    if (!circle)
-        for (struct ps__frame *f = ps__frames; f; f = f->outer) f->bus->waits_for = bus;
+    if (ps__frames) {
+        pthread_mutex_lock(&bus_waiting);
+        circle = bus_circle(bus, sub);
+    }
+    if (!circle && !sub) *busy = ps__swap_ar(&bus->closing, 1) != 0;
+    for (struct ps__frame *f = circle ? NULL : ps__frames; f; f = f->outer) {
+        f->bus->waits_for = bus;
+        f->bus->waits_sub = sub;
+    }
     if (ps__frames) pthread_mutex_unlock(&bus_waiting);
     return circle;
 }
@@ -208,7 +226,7 @@ PS_COLD int ps_close(ps_bus *bus)
         return 0;
     }
     int busy = 0;
-    if (ps__wait_begin(bus, 1, &busy)) return ps__fail(PS_EBUSY, "two handlers would wait for each other");
+    if (ps__wait_begin(bus, NULL, &busy)) return ps__fail(PS_EBUSY, "two handlers would wait for each other");
     if (!busy) ps__finish_close(bus, 0);
     ps__wait_end();
     return busy ? ps__fail(PS_EBUSY, "the handle is being closed already") : 0;

@@ -48,6 +48,7 @@ struct ps__subs {
     ps__a64 root;                       /* hash of the prefix of no level: of all filters that begin with a wildcard */
     ps__a32 unswept;                    /* a hint that the next two are not empty */
     struct ps_sub *graves;
+    uint32_t grave_count;
     struct ps__table *old_tables;
     uint32_t promised;                  /* matches that there is, or will be, room for */
     struct ps_sub **_Atomic spare;      /* a larger match array for the dispatching thread; [-1] is its capacity */
@@ -72,7 +73,8 @@ struct ps_bus {
     ps__a64 owner;                      /* 0 nobody, 1 maintenance, thread number + 2 */
     struct ps_sub *_Atomic running;
     int close_pending;                  /* a handler of this handle closed it */
-    ps_bus *waits_for;                  /* under the global lock in bus.c: the handle whose handler this one's waits for */
+    ps_bus *waits_for;                  /* under the global lock in bus.c: the handle whose handler this one's waits for, */
+    const struct ps_sub *waits_sub;     /* and which one's; NULL: for all that is inside */
     ps_msg message;                     /* a pull handle's */
     ps__a64 delivered;
     struct ps__url *url;                /* during ps_open only */
@@ -118,9 +120,11 @@ static PS_ALWAYS_INLINE int ps__enter_inline(ps_bus *bus, unsigned thread)
 }
 
 static inline int ps__own_dispatch(ps_bus *bus) { return ps__load_rlx(&bus->owner) == ps__thread_number() + 2u; }
-/* Before waiting for a handler of bus to end. 1: it would be for ever. close: to close it, which is marked in the same step, so
- * that whoever is refused because of us finds it closing. */
-PS_PRIVATE int ps__wait_begin(ps_bus *bus, int close, int *busy);
+/*
+ * Before waiting for the handler of sub to end; sub NULL: to close bus, which is marked in the same step, so that whoever is
+ * refused because of us finds it closing. 1: it would be for ever.
+ */
+PS_PRIVATE int ps__wait_begin(ps_bus *bus, const struct ps_sub *sub, int *busy);
 PS_PRIVATE void ps__wait_end(void);
 /* A closed handle is freed, once every other call has left. */
 PS_PRIVATE void ps__finish_close(ps_bus *bus, int forked);
@@ -130,6 +134,10 @@ PS_PRIVATE int ps__subs_open(struct ps__subs *subs);
 PS_PRIVATE void ps__subs_close(struct ps__subs *subs);          /* runs every destroy */
 PS_PRIVATE void ps__subs_reset(struct ps__subs *subs);          /* in a forked child: the same, and ready again */
 PS_PRIVATE void ps__subs_sweep(struct ps__subs *subs);          /* frees what ended; the dispatching thread, not in handlers */
+/* Under subs.lock. Room for one more, before anything changes; in; out, and how many wait to be freed. */
+PS_PRIVATE int ps__subs_room(struct ps__subs *subs);
+PS_PRIVATE void ps__subs_put(struct ps__subs *subs, struct ps_sub *sub);
+PS_PRIVATE uint32_t ps__subs_take(struct ps__subs *subs, struct ps_sub *sub);
 PS_PRIVATE int ps__subs_match(struct ps_host *host, const ps_topic *topic);
 PS_PRIVATE int ps__subs_borrows(struct ps_host *host);
 PS_PRIVATE void ps__subs_each(struct ps_host *host, void (*visit)(void *, const ps_filter *, uint32_t), void *arg);

@@ -128,6 +128,7 @@ static PS_NOINLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run *run
         if (PS_UNLIKELY(ps__load_rlx(&bus->closing))) return PS_ECLOSED;
         if (PS_UNLIKELY(ps__load_rlx(&bus->stopping)) && !stopping && dispatch_stopped(bus)) break;
         if (handled >= run->max) break;
+        if (PS_UNLIKELY(ps__load_rlx(&bus->subs.unswept))) ps__subs_sweep(&bus->subs);  /* this dispatch may never end */
         rc = t->next(bus->state, &record);
         if (PS_LIKELY(rc > 0)) {
             if (PS_UNLIKELY(run->pulled)) {

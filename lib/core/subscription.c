@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * subscription.c - a handle's subscriptions: the table that finds them by a message's topic, and how they begin and end.
+ * subscription.c - a handle's subscriptions: the table that finds them by a message's topic. How they begin and end: subscribe.c.
  *
  * One hash table holds both kinds: an exact filter under the hash of its name, a wildcard filter under the hash of its
  * literal prefix, so a topic is looked up once, and once more for each prefix depth in use. Changes happen under subs.lock.
@@ -12,7 +12,6 @@
  * acquire fence, version again. New subscriptions are linked in with release and followed with acquire.
  */
 #include "bus.h"
-#include <errno.h>
 #include <stdlib.h>
 
 #define SUBSCRIPTION_BUCKETS 16u        /* of a first table */
@@ -257,7 +256,7 @@ PS_COLD static void subscription_unlink(struct ps__table *table, struct ps_sub *
 }
 
 /* Room before anything changes, so that nothing can fail half-way: a table, and a match array for every possible match. */
-PS_COLD static int subscription_room(struct ps__subs *subs)
+PS_COLD int ps__subs_room(struct ps__subs *subs)
 {
     struct ps__table *table = ps__load_rlx(&subs->table), *larger = NULL;
     uint32_t matches = subs->count + 1;
@@ -299,6 +298,26 @@ PS_COLD static void subscription_count(struct ps__subs *subs, const struct ps_su
     ps__store_rlx(&subs->depths, subs->depth_count[depth] ? depths | bit : depths & ~bit);
 }
 
+PS_COLD void ps__subs_put(struct ps__subs *subs, struct ps_sub *sub)
+{
+    subscription_change(subs, 1);
+    subscription_link(ps__load_rlx(&subs->table), sub);
+    subscription_count(subs, sub, 1);
+    subscription_change(subs, 0);
+}
+
+PS_COLD uint32_t ps__subs_take(struct ps__subs *subs, struct ps_sub *sub)
+{
+    subscription_change(subs, 1);
+    subscription_unlink(ps__load_rlx(&subs->table), sub);
+    subscription_count(subs, sub, -1);
+    subscription_change(subs, 0);
+    sub->grave = subs->graves;
+    subs->graves = sub;
+    ps__store_rlx(&subs->unswept, 1);
+    return ++subs->grave_count;
+}
+
 /* The dispatching thread outside of handlers, or whoever keeps it out; with an empty match list. */
 PS_COLD void ps__subs_sweep(struct ps__subs *subs)
 {
@@ -308,6 +327,7 @@ PS_COLD void ps__subs_sweep(struct ps__subs *subs)
     struct ps_sub *sub = subs->graves;
     struct ps__table *table = subs->old_tables;
     subs->graves = NULL;
+    subs->grave_count = 0;
     subs->old_tables = NULL;
     pthread_mutex_unlock(&subs->lock);
     for (struct ps_sub *next; sub; sub = next) {
@@ -356,140 +376,6 @@ PS_COLD void ps__subs_reset(struct ps__subs *subs)
     pthread_mutex_init(&subs->lock, NULL);              /* a thread that is not here may hold it */
     ps__store_rlx(&subs->version, ps__load_rlx(&subs->version) & ~(uint64_t)1);
     subscription_clear(subs);
-}
-
-/* ------------------------------------------------------------------ options */
-
-PS_COLD static int subscription_options(const ps_sub_options *given, ps_sub_options *options)
-{
-    memset(options, 0, sizeof *options);
-    if (!given) return 0;
-    if (given->size == 0) return ps__fail(PS_EINVAL, "ps_sub_options.size is 0");
-    memcpy(options, given, given->size < sizeof *options ? given->size : sizeof *options);
-    for (size_t i = sizeof *options; i < given->size; i++)
-        if (((const unsigned char *)given)[i]) return ps__fail(PS_ENOTSUP, "subscription options of a newer version");
-    if (options->flags & ~(PS_EXACT | PS_BORROW)) return ps__fail(PS_ENOTSUP, "unknown flags 0x%x", options->flags);
-    if (options->reserved) return ps__fail(PS_ENOTSUP, "ps_sub_options.reserved is not 0");
-    return 0;
-}
-
-/* ------------------------------------------------------------------ subscribe */
-
-PS_COLD static int subscription_add(ps_bus *bus, struct ps_sub *sub, ps_sub **out)
-{
-    struct ps__subs *subs = &bus->subs;
-    uint32_t mode = sub->handler ? PS__PUSH : PS__PULL, now = ps__load_rlx(&bus->mode);
-    if (now != PS__UNDECIDED && now != mode)
-        return ps__fail(PS_EINVAL, "this is a %s handle", now == PS__PUSH ? "push (handlers)" : "pull (ps_next)");
-    int err = subscription_room(subs);
-    if (!err) err = bus->transport->subscribe(bus->state, &sub->filter, sub->flags, subs->count == 0);
-    if (err) return err;
-    ps__store_rlx(&bus->mode, mode);
-    sub->number = ++subs->number;
-    if (out) *out = sub;
-    subscription_change(subs, 1);
-    subscription_link(ps__load_rlx(&subs->table), sub);
-    subscription_count(subs, sub, 1);
-    subscription_change(subs, 0);
-    return 0;
-}
-
-PS_COLD int ps_subscribe(ps_bus *bus, const char *filter, ps_handler handler, void *user, const ps_sub_options *given,
-                         ps_sub **out)
-{
-    ps_sub_options options;
-    ps_filter parsed;
-    if (out) *out = NULL;
-    if (!bus) return ps__fail(PS_EINVAL, "bus is NULL");
-    int error = errno, cancel = ps__cancel_off(), err = subscription_options(given, &options);
-    if (!err) err = ps__filter_parse(filter, (options.flags & PS_EXACT) != 0, bus->host.seed, &parsed);
-    if (!err && options.flags & PS_BORROW && !(bus->transport->can & PS_CAN_BORROW))
-        err = ps__fail(PS_ENOTSUP, "%s has no PS_BORROW", bus->transport->scheme);
-    if (!err) err = ps__enter(bus);
-    if (err) {
-        ps__cancel_restore(cancel);
-        return err;
-    }
-    struct ps_sub *sub = calloc(1, sizeof *sub + parsed.len + 1);
-    if (!sub) {
-        err = ps__fail(PS_ENOMEM, "no memory for a subscription");
-    } else {
-        memcpy(sub->text, parsed.text, parsed.len + 1);
-        sub->bus = bus;
-        sub->filter = parsed;
-        sub->filter.text = sub->text;
-        sub->literal = parsed.wild ? (uint16_t)strcspn(parsed.text, "+#") : 0;
-        sub->handler = handler;
-        sub->user = user;
-        sub->destroy = options.destroy;
-        sub->flags = (uint16_t)options.flags;
-        pthread_mutex_lock(&bus->subs.lock);
-        err = subscription_add(bus, sub, out);
-        pthread_mutex_unlock(&bus->subs.lock);
-        if (err) free(sub);
-    }
-    ps__leave(bus);
-    ps__cancel_restore(cancel);
-    errno = error;
-    return err;
-}
-
-/* ------------------------------------------------------------------ unsubscribe */
-
-/* Takes it out. Idle: no dispatch is in progress, and none starts until we are done. */
-PS_COLD static void subscription_remove(ps_bus *bus, struct ps_sub *sub)
-{
-    struct ps__subs *subs = &bus->subs;
-    uint64_t nobody = 0;
-    int idle = ps__cas_acq(&bus->owner, &nobody, 1);
-    pthread_mutex_lock(&subs->lock);
-    subscription_change(subs, 1);
-    subscription_unlink(ps__load_rlx(&subs->table), sub);
-    subscription_count(subs, sub, -1);
-    subscription_change(subs, 0);
-    sub->grave = subs->graves;
-    subs->graves = sub;
-    ps__store_rlx(&subs->unswept, 1);
-    bus->transport->unsubscribe(bus->state, &sub->filter, sub->flags, subs->count == 0, idle);
-    pthread_mutex_unlock(&subs->lock);
-    if (!idle) return;
-    /* A pull handle's list of matches may still name it; then the next ps_next sweeps. */
-    if (subs->match_next >= subs->match_count) ps__subs_sweep(subs);
-    ps__store_rel(&bus->owner, 0);
-}
-
-PS_COLD int ps_unsubscribe(ps_sub *sub)
-{
-    if (!sub) return ps__fail(PS_EINVAL, "subscription is NULL");
-    ps_bus *bus = sub->bus;
-    int err = ps__enter(bus);
-    if (err) return err;
-    int error = errno, cancel = ps__cancel_off(), inside = ps__own_dispatch(bus);
-    void (*destroy)(void *) = sub->destroy;
-    void *user = sub->user;
-    ps__store_rlx(&sub->dead, 1);
-    if (!inside) ps__fence_heavy();             /* SYNC(running) other end dispatch_deliver */
-    if (ps__load_acq(&bus->running) == sub) {
-        if (inside) {                           /* by its own handler */
-            sub->destroy_after = 1;
-            destroy = NULL;
-        } else {
-            if (ps__wait_begin(bus, 0, NULL)) {
-                ps__store_rlx(&sub->dead, 0);   /* its handler runs all the while: no message was passed over */
-                ps__leave(bus);
-                ps__cancel_restore(cancel);
-                return ps__fail(PS_EBUSY, "two handlers would wait for each other");
-            }
-            for (unsigned step = 0; ps__load_acq(&bus->running) == sub;) ps__wait_step(&step);
-            ps__wait_end();
-        }
-    }
-    subscription_remove(bus, sub);
-    ps__leave(bus);                             /* destroy may close the bus */
-    ps__cancel_restore(cancel);
-    if (destroy) destroy(user);
-    errno = error;
-    return 0;
 }
 
 #undef SUBSCRIPTION_BUCKETS

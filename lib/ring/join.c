@@ -94,7 +94,10 @@ PS_COLD void ps__reader_leave(struct ps__port *port)
 
 int ps__reader_leave_now(struct ps__port *port)
 {
-    if (port->borrowing || !ps__swap_ar(&port->leave_pending, 0)) return 0;
+    if (port->borrowing) return 0;
+    uint32_t pending = PS__LEAVE_DUE;
+    while (ps__load_acq(&port->leave_pending) == PS__LEAVE_TRIED) sched_yield();
+    if (!ps__cas_ar(&port->leave_pending, &pending, 0)) return 0;
     ps__reader_leave(port);
     return 1;
 }
@@ -146,8 +149,15 @@ PS_COLD void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t
     if (!last) return;
     if (idle && !port->borrowing) {     /* a pull handle may still look into the ring: then its next call leaves */
         ps__reader_leave(port);
+        return;
+    }
+    ps__store_rlx(&port->leave_pending, PS__LEAVE_TRIED);
+    ps__fence_heavy();                  /* SYNC(leave) other ends ps__port_begin, ps__port_end: reading, light fence, the mark */
+    if (!ps__load_acq(&port->reading) && !port->borrowing) {    /* that dispatch is over by now, and the next one waits for us */
+        ps__reader_leave(port);
+        ps__store_rel(&port->leave_pending, 0);
     } else {
-        ps__store_rel(&port->leave_pending, 1);         /* the dispatching thread leaves; wake it if it sleeps */
+        ps__store_rel(&port->leave_pending, PS__LEAVE_DUE);     /* the dispatching thread leaves; wake it if it sleeps */
         ps__port_wake(port);
     }
 }

@@ -345,6 +345,7 @@ int ps__port_begin(void *state, int marked)
     int watched = (int)ps__load_rlx(&port->fd_used), err;
     if (PS_UNLIKELY(watched)) ps__sleep_begin(port);
     ps__store_rlx(&port->reading, 1);
+    ps__fence_light();                  /* SYNC(leave) other end ps__port_unsubscribe: the mark, heavy fence, reading */
     if (PS_UNLIKELY(port->borrowing)) reader_release(port);     /* a pull handle's message of last time */
     if (PS_UNLIKELY(watched) && (err = reader_begin_watched(port))) return err;
     int reads = ps__load_acq(&port->joined) && !ps__reader_leave_if_pending(port);
@@ -409,7 +410,7 @@ static PS_NOINLINE void reader_show_moved(struct ps__port *port)
     }
 }
 
-/* Publishes what was read, and leaves if the last subscription went meanwhile. */
+/* Publishes what was read. */
 static PS_ALWAYS_INLINE void reader_flush(struct ps__port *port)
 {
     if (!ps__load_acq(&port->joined)) return;
@@ -421,12 +422,12 @@ static PS_ALWAYS_INLINE void reader_flush(struct ps__port *port)
     uint64_t now = ps__now_coarse_ms();
     if (ps__has_slot(port)) ps__store_rlx(&port->about[port->slot]->idle_at_ms, now);
     if (now - port->stuck_ms >= PS__SLICE_MS) ps__reader_unstick(port, now);
-    (void)ps__reader_leave_if_pending(port);
 }
 
 PS_COLD void ps__reader_flush(struct ps__port *port)
 {
     reader_flush(port);
+    (void)ps__reader_leave_if_pending(port);
 }
 
 void ps__port_end(void *state, int flags)
@@ -434,7 +435,6 @@ void ps__port_end(void *state, int flags)
     struct ps__port *port = state;
     if (PS_UNLIKELY(port->borrowing) && !(flags & PS_END_HOLD)) reader_release(port);
     port->marked = 0;
-    /* Before the flush may leave: then the cursors are another thread's to set. */
     uint32_t held = 0;
     if (ps__cells_left(port)) held = (uint32_t)(port->copy[port->copy_count].stamp - 1 - port->next[port->copy_lane]);
     if (held || ps__load_rlx(&port->held)) {
@@ -443,6 +443,8 @@ void ps__port_end(void *state, int flags)
     }
     reader_flush(port);
     ps__store_rel(&port->reading, 0);
+    ps__fence_light();                  /* SYNC(leave) as in ps__port_begin: one of the two sees the other */
+    (void)ps__reader_leave_if_pending(port);            /* then the cursors are another thread's to set */
     if (PS_UNLIKELY(ps__load_rlx(&port->fd_used))) ps__sleep_end(port);
 }
 

@@ -134,7 +134,7 @@ struct ps__port {
 
     /* reading: the dispatching thread, or whoever joins while joined is 0 */
     ps__a32 joined;                     /* SYNC(joined): cursors below are valid */
-    ps__a32 leave_pending;
+    ps__a32 leave_pending;              /* one of the two below: SYNC(leave) */
     uint64_t join_number;
     uint64_t next[PS_MEMBERS_MAX];      /* the next number to read, by lane */
     uint64_t shown[PS_MEMBERS_MAX];     /* the same when waiters were last told */
@@ -288,7 +288,9 @@ PS_PRIVATE void ps__reader_leave(struct ps__port *port);        /* at close too 
 PS_PRIVATE int ps__reader_leave_now(struct ps__port *port);
 PS_PRIVATE int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t flags, int first);
 PS_PRIVATE void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t flags, int last, int idle);
-/* By the dispatching thread, outside of a borrow: the last subscription has gone meanwhile. 1: it has left. */
+#define PS__LEAVE_DUE   1u              /* the last subscription has gone: the dispatching thread leaves */
+#define PS__LEAVE_TRIED 2u              /* who ended that subscription looks whether a dispatch is in progress: wait */
+/* By the dispatching thread, outside of a borrow. 1: it has left. */
 static inline int ps__reader_leave_if_pending(struct ps__port *port)
 {
     return PS_UNLIKELY(ps__load_rlx(&port->leave_pending)) && ps__reader_leave_now(port);

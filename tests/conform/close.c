@@ -67,6 +67,82 @@ static void test_close_calls_inside_return_closed(void **state)
     }
 }
 
+/*
+ * Two handles, each dispatched by a thread. The handler of `long_one` waits for `first` of the other handle to end; and then the
+ * next handler there waits for `long_one`, whose thread may not have noticed yet that it need not wait any more.
+ */
+struct close_chain {
+    ps_bus    *a, *b;
+    ps_sub    *first, *next, *long_one;
+    atomic_int first_runs, ended;
+    int        first_rc, next_rc;
+    atomic_int waits;                   /* the number of the thread that does */
+};
+
+static void close_first(const ps_msg *msg, void *user)
+{
+    struct close_chain *c = user;
+
+    (void)msg;
+    atomic_store(&c->first_runs, 1);
+    (void)conform_blocked(&c->waits);
+}
+
+static void close_next(const ps_msg *msg, void *user)
+{
+    struct close_chain *c = user;
+
+    (void)msg;
+    c->next_rc = ps_unsubscribe(c->long_one);
+    atomic_store(&c->ended, 1);
+}
+
+static void close_long(const ps_msg *msg, void *user)
+{
+    struct close_chain *c = user;
+
+    (void)msg;
+    (void)conform_reached(&c->first_runs, 1);
+    atomic_store(&c->waits, conform_thread_id());
+    c->first_rc = ps_unsubscribe(c->first);
+}
+
+static void *close_chain_thread(void *arg)
+{
+    struct close_chain *c = arg;
+
+    while (!atomic_load(&c->ended))
+        if (ps_dispatch(c->a, 0, 10) < 0)
+            break;
+    return NULL;
+}
+
+static void test_unsubscribe_waits_where_the_other_wait_is_over(void **state)
+{
+    (void)state;
+    conform_need(0);
+    for (int round = 0; round < 20; round++) {
+        struct close_chain c = { .first_rc = -1, .next_rc = -1 };
+        pthread_t thread;
+
+        c.a = conform_open(NULL);
+        c.b = conform_open_url(conform_other_url(1, NULL));
+        assert_ok(ps_subscribe(c.a, "first", close_first, &c, NULL, &c.first));
+        assert_ok(ps_subscribe(c.a, "next", close_next, &c, NULL, &c.next));
+        assert_ok(ps_subscribe(c.b, "long", close_long, &c, NULL, &c.long_one));
+        assert_int_equal(ps_publish(c.a, "first", "", 0), 1);
+        assert_int_equal(ps_publish(c.a, "next", "", 0), 1);
+        assert_int_equal(ps_publish(c.b, "long", "", 0), 1);
+        conform_start(&thread, close_chain_thread, &c);
+        assert_int_equal(ps_dispatch(c.b, 1, DEADLINE_MS), 1);
+        conform_join(thread);
+        assert_int_equal(c.first_rc, 0);
+        assert_int_equal(c.next_rc, 0);
+        conform_close(c.a);
+        conform_close(c.b);
+    }
+}
+
 /* ps_close() waits for a handler that runs, and for nothing else of it afterwards. */
 struct close_slow {
     atomic_int inside, leave, left, destroyed;
@@ -278,6 +354,7 @@ static void test_close_while_others_publish_and_subscribe_all_told(void **state)
 
 static const struct CMUnitTest tests[] = {
     conform_test(test_close_calls_inside_return_closed),
+    conform_test(test_unsubscribe_waits_where_the_other_wait_is_over),
     conform_test(test_close_waits_for_handler_of_another_thread),
     conform_test(test_close_in_handler_later_calls_there_closed),
     conform_test(test_close_while_others_publish_and_subscribe_all_told),
