@@ -6,8 +6,8 @@
  *
  * Each line typed is published to the bus CHAT (shm://chat if not given), on topic "line". Every MS milliseconds (1000) the
  * timer publishes to the bus CLOCK (shm://clock) how long the program runs and what it has seen. Messages of both buses are
- * shown, also those of other programs: start it twice. It ends at the end of input when all of it is sent, on Ctrl-C, after N
- * messages shown, or after S seconds.
+ * shown, also those of other programs: start it twice. It ends at the end of input when all of it is sent, on Ctrl-C, when its
+ * terminal is closed, after N messages shown, or after S seconds.
  *
  * The three rules of ps_fd: when it is readable, dispatch; never read it; take it out of the loop before ps_close. A fourth for
  * publishers: after PS_EAGAIN it also becomes readable when a retry may succeed. Here that stops the reading of standard input,
@@ -18,6 +18,7 @@
 #include <psbus.h>
 
 #include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -44,16 +45,28 @@ struct loop {
     int      stopping;
 };
 
+static struct loop the_loop = { .epoll = -1, .every_ms = 1000 };
+
+/* Not even an error leaves a bus behind: the last one to close it removes it. */
+static void give_up(void)
+{
+    if (the_loop.epoll >= 0)
+        close(the_loop.epoll);          /* with all that it watches */
+    for (int source = SOURCE_CHAT; source <= SOURCE_CLOCK; source++)
+        ps_close(the_loop.bus[source]);
+    exit(1);
+}
+
 static void die(const char *what, int rc)
 {
     fprintf(stderr, "event_loop: %s: %s (%s)\n", what, ps_strerror(rc), ps_errmsg());
-    exit(1);
+    give_up();
 }
 
 static void die_system(const char *what)
 {
     fprintf(stderr, "event_loop: %s: %s\n", what, strerror(errno));
-    exit(1);
+    give_up();
 }
 
 static void watch(struct loop *loop, int fd, enum source source)
@@ -108,7 +121,9 @@ static void bus_close(struct loop *loop, enum source source)
 
     if (epoll_ctl(loop->epoll, EPOLL_CTL_DEL, ps_fd(loop->bus[source]), NULL) < 0)
         die_system("epoll_ctl");
-    if ((rc = ps_close(loop->bus[source])) < 0)
+    rc = ps_close(loop->bus[source]);
+    loop->bus[source] = NULL;
+    if (rc < 0)
         die("ps_close", rc);
 }
 
@@ -191,6 +206,7 @@ static void timer_tick(struct loop *loop)
 static void loop_open(struct loop *loop, const char *chat, const char *clock)
 {
     struct itimerspec period = { 0 };
+    struct sigaction hangup;
     sigset_t signals;
 
     period.it_interval.tv_sec = period.it_value.tv_sec = (time_t)(loop->every_ms / 1000);
@@ -199,6 +215,9 @@ static void loop_open(struct loop *loop, const char *chat, const char *clock)
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
     sigaddset(&signals, SIGTERM);
+    /* A signalfd also has what is ignored, as nohup wants it. */
+    if (sigaction(SIGHUP, NULL, &hangup) == 0 && hangup.sa_handler != SIG_IGN)
+        sigaddset(&signals, SIGHUP);
     if (sigprocmask(SIG_BLOCK, &signals, NULL) < 0)
         die_system("sigprocmask");
     loop->epoll = epoll_create1(EPOLL_CLOEXEC);
@@ -249,6 +268,17 @@ static void loop_run(struct loop *loop)
 
 /* ------------------------------------------------------------------ the command line */
 
+/*
+ * On whichever of the descriptors 0, 1, 2 is closed /dev/null is opened, or the next thing we open would be taken for standard
+ * input or get our output. The wrong way round: reading, writing there stays an error.
+ */
+static void descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd)
+            die_system("/dev/null");
+}
+
 static uint64_t number(const char *option, const char *text)
 {
     char *end;
@@ -267,14 +297,15 @@ int main(int argc, char **argv)
         { "count", required_argument, NULL, 'c' }, { "seconds", required_argument, NULL, 's' },
         { "every", required_argument, NULL, 'e' }, { NULL, 0, NULL, 0 },
     };
-    static struct loop loop = { .every_ms = 1000 };
+    struct loop *loop = &the_loop;
     int letter;
 
+    descriptors();
     while ((letter = getopt_long(argc, argv, "", options, NULL)) != -1)
         switch (letter) {
-        case 'c': loop.count = number("count", optarg); break;
-        case 's': loop.limit_ms = number("seconds", optarg) * 1000; break;
-        case 'e': loop.every_ms = number("every", optarg); break;
+        case 'c': loop->count = number("count", optarg); break;
+        case 's': loop->limit_ms = number("seconds", optarg) * 1000; break;
+        case 'e': loop->every_ms = number("every", optarg); break;
         default:
             fprintf(stderr, "usage: event_loop [--count N] [--seconds N] [--every MS] [URL [URL]]\n");
             return 2;
@@ -283,11 +314,11 @@ int main(int argc, char **argv)
         fprintf(stderr, "event_loop: two URLs at most\n");
         return 2;
     }
-    if (loop.limit_ms != 0 && loop.every_ms > loop.limit_ms)
-        loop.every_ms = loop.limit_ms;
+    if (loop->limit_ms != 0 && loop->every_ms > loop->limit_ms)
+        loop->every_ms = loop->limit_ms;
     signal(SIGPIPE, SIG_IGN);           /* who reads our output may leave: that is an error of the write */
-    loop_open(&loop, optind < argc ? argv[optind] : "shm://chat", optind + 1 < argc ? argv[optind + 1] : "shm://clock");
-    loop_run(&loop);
-    printf("%" PRIu64 " messages shown\n", loop.shown);
+    loop_open(loop, optind < argc ? argv[optind] : "shm://chat", optind + 1 < argc ? argv[optind + 1] : "shm://clock");
+    loop_run(loop);
+    printf("%" PRIu64 " messages shown\n", loop->shown);
     return fflush(stdout) == 0 ? 0 : 1;
 }

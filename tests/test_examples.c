@@ -22,6 +22,7 @@
 struct example {
     const char *args[ARGS_MOST + 1];    /* [0]: the program's name */
     const char *input;                  /* a file to be its standard input; NULL: a pipe */
+    int         no_input;               /* its standard input is closed */
     pid_t       pid;
     int         in, out;                /* our ends of its standard input and output */
     char        text[1 << 16];          /* what it has written, on both */
@@ -46,6 +47,8 @@ static int example_exec(void *arg)
     memcpy(args, start->example->args, sizeof args);
     if (dup2(start->in, STDIN_FILENO) < 0 || dup2(start->out, STDOUT_FILENO) < 0 || dup2(start->out, STDERR_FILENO) < 0)
         return 120;
+    if (start->example->no_input)
+        close(STDIN_FILENO);
     execv(path, args);
     fprintf(stderr, "%s: %s\n", path, strerror(errno));
     return 121;
@@ -296,6 +299,66 @@ static void test_event_loop_count_and_time_end_it(void **state)
     nothing_left(clock);
 }
 
+/* A closed terminal is an end like any other, unless whoever started it wants it to go on. */
+static void test_event_loop_hangup_ends_it_but_not_under_nohup(void **state)
+{
+    const char *chat = support_url("shm", "examples", NULL), *clock = support_url("shm", "examples", NULL);
+    static struct example e;
+
+    (void)state;
+    for (int ignored = 0; ignored < 2; ignored++) {
+        signal(SIGHUP, ignored ? SIG_IGN : SIG_DFL);
+        loop_start(&e, chat, clock, NULL);
+        signal(SIGHUP, SIG_DFL);
+        assert_true(example_says(&e, "tick: "));
+        assert_int_equal(kill(e.pid, SIGHUP), 0);
+        if (ignored) {
+            example_write(&e, "it goes on\n");
+            assert_true(example_says(&e, "line: it goes on\n"));
+        } else {
+            assert_true(example_says(&e, "messages shown\n"));
+        }
+        example_ends(&e, 0);
+        nothing_left(chat);
+        nothing_left(clock);
+    }
+}
+
+/* Whatever it fails of, both buses are closed. */
+static void test_event_loop_errors_leave_nothing_behind(void **state)
+{
+    const char *chat = support_url("shm", "examples", NULL), *clock = support_url("shm", "examples", NULL);
+    static struct example e;
+
+    (void)state;
+    e = (struct example){ .args = { "event_loop", chat, "nosuchthing://x" } };
+    example_start(&e);
+    example_ends(&e, 1);
+    example_said(&e, "nosuchthing");
+    nothing_left(chat);
+    loop_start(&e, chat, clock, NULL);
+    assert_true(example_says(&e, "tick: "));
+    close(e.out);                       /* who read its output has gone */
+    assert_int_equal(support_reap(e.pid, DEADLINE_MS), 1);
+    close(e.in);
+    nothing_left(chat);
+    nothing_left(clock);
+}
+
+static void test_event_loop_closed_input_is_an_error(void **state)
+{
+    const char *chat = support_url("shm", "examples", NULL), *clock = support_url("shm", "examples", NULL);
+    static struct example e;
+
+    (void)state;
+    e = (struct example){ .args = { "event_loop", chat, clock }, .no_input = 1 };
+    example_start(&e);
+    example_ends(&e, 1);
+    example_said(&e, "standard input: Bad file descriptor\n");
+    nothing_left(chat);
+    nothing_left(clock);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -306,6 +369,9 @@ int main(void)
         cmocka_unit_test(test_event_loop_input_all_lines_shown_in_order),
         cmocka_unit_test(test_event_loop_two_programs_hear_each_other_until_signals),
         cmocka_unit_test(test_event_loop_count_and_time_end_it),
+        cmocka_unit_test(test_event_loop_hangup_ends_it_but_not_under_nohup),
+        cmocka_unit_test(test_event_loop_errors_leave_nothing_behind),
+        cmocka_unit_test(test_event_loop_closed_input_is_an_error),
     };
 
     signal(SIGPIPE, SIG_IGN);

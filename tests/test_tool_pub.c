@@ -316,6 +316,29 @@ static void test_tool_no_permission_said(void **state)
     assert_ok(ps_close(bus));
 }
 
+/* No empty input, and no descriptor of our own in its place. */
+static void test_tool_pub_closed_input_is_an_error(void **state)
+{
+    const char *url = support_url("shm", "tool-closed", NULL);
+    const char *const lines[][6] = {
+        { "psbus", "pub", url, "t" }, { "psbus", "pub", url, "t", "-" }, { "psbus", "pub", "--whole", url, "t" },
+    };
+    struct tool t;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        tool_exec(&t, NULL, 0, TOOL_CLOSED, -1, lines[i]);
+        assert_status(&t, tool_wait(&t), 1);
+        assert_one_line(&t, "psbus pub: standard input: Bad file descriptor");
+        tool_done(&t);
+    }
+    tool_exec(&t, NULL, 0, TOOL_CLOSED, -1, TOOL_ARGS("pub", url, "t", "/dev/null"));
+    assert_status(&t, tool_wait(&t), 0);                        /* not asked for, so not missed */
+    assert_string_equal(tool_err(&t), "");
+    tool_done(&t);
+    assert_int_equal(access(support_file(url), F_OK), -1);
+}
+
 /* ------------------------------------------------------------------ stopping, losing, standing still */
 
 static void test_tool_signals_end_pub_and_sub_cleanly(void **state)
@@ -444,12 +467,15 @@ static void test_tool_sub_output_that_cannot_be_written_is_an_error(void **state
     (void)state;
     assert_true(full >= 0);
     assert_ok(ps_open(&bus, url));
-    tool_exec(&sub, NULL, 0, -1, full, TOOL_ARGS("sub", url, "t"));
-    assert_true(tool_members(bus, PS_MEMBER_ASLEEP, 1));
-    assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
-    assert_status(&sub, tool_wait(&sub), 1);
-    assert_one_line(&sub, "psbus sub: standard output: ");
-    tool_done(&sub);
+    for (int closed = 0; closed < 2; closed++) {
+        tool_exec(&sub, NULL, 0, -1, closed ? TOOL_CLOSED : full, TOOL_ARGS("sub", url, "t"));
+        assert_true(tool_members(bus, PS_MEMBER_ASLEEP, 1));
+        assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
+        assert_status(&sub, tool_wait(&sub), 1);
+        assert_one_line(&sub, "psbus sub: standard output: ");
+        tool_done(&sub);
+        assert_true(tool_members(bus, 0, 1));           /* it has left, and the bus is whole */
+    }
     assert_ok(ps_close(bus));
 }
 
@@ -465,6 +491,7 @@ int main(void)
         cmocka_unit_test(test_tool_line_over_the_limit_named),
         cmocka_unit_test(test_tool_illegal_topics_filters_files_named),
         cmocka_unit_test(test_tool_no_permission_said),
+        cmocka_unit_test(test_tool_pub_closed_input_is_an_error),
         cmocka_unit_test(test_tool_signals_end_pub_and_sub_cleanly),
         cmocka_unit_test(test_tool_sub_says_how_many_it_lost),
         cmocka_unit_test(test_tool_pub_waits_for_a_stopped_reader),

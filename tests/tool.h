@@ -55,7 +55,9 @@ static int tool_memory(const char *text, size_t size)
     return fd;
 }
 
-/* in, out: descriptors, or -1 for /dev/null and a file of its own. program NULL: the tool. */
+#define TOOL_CLOSED -2
+
+/* in, out: descriptors, or -1 for /dev/null and a file of its own, or TOOL_CLOSED. program NULL: the tool. */
 static void tool_exec(struct tool *t, const char *program, uid_t user, int in, int out, const char *const argv[])
 {
     const char *path = program != NULL ? program : tool_program();
@@ -72,6 +74,10 @@ static void tool_exec(struct tool *t, const char *program, uid_t user, int in, i
         alarm(240);                     /* goes on in the tool */
         if (dup2(own_in, 0) < 0 || dup2(t->out, 1) < 0 || dup2(t->err, 2) < 0)
             _exit(126);
+        if (in == TOOL_CLOSED)
+            close(0);
+        if (out == TOOL_CLOSED)
+            close(1);
         if (user != 0 && (setgid(user) < 0 || setuid(user) < 0))
             _exit(125);
         execv(path, (char *const *)(uintptr_t)argv);

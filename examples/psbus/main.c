@@ -55,6 +55,8 @@ int main(int argc, char **argv)
     const char *word = argc < 2 ? "" : argv[1];
     int version = strcmp(word, "--version") == 0;
 
+    if (tool_descriptors() != TOOL_OK)
+        return TOOL_ERROR;
     signal(SIGPIPE, SIG_IGN);           /* a closed pipe is an error of the write */
     if (argc < 2) {
         help(stderr);

@@ -196,6 +196,19 @@ double tool_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
 
+/* ------------------------------------------------------------------ descriptors */
+
+int tool_descriptors(void)
+{
+    /* The wrong way round: what is read or written there fails with EBADF, as it would without. */
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY) != fd) {
+            tool_say("/dev/null: %s", strerror(errno));
+            return TOOL_ERROR;
+        }
+    return TOOL_OK;
+}
+
 /* ------------------------------------------------------------------ stopping */
 
 static volatile sig_atomic_t tool_signalled;

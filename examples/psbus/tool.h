@@ -53,6 +53,12 @@ int tool_count(const char *option, const char *text, uint64_t *value);
 int tool_real(const char *option, const char *text, double *value);
 
 /*
+ * First of all: on whichever of the descriptors 0, 1, 2 is closed /dev/null is opened, or the next file, a bus perhaps, would be
+ * taken for our input or get our output. Reading, writing there stays an error. 0 or TOOL_ERROR.
+ */
+int tool_descriptors(void);
+
+/*
  * Stopping. SIGINT and SIGTERM set tool_stopped(), end a waiting ps_next() or ps_dispatch() of the handle, and end
  * tool_wait(). A closed pipe is an error of the write, not a signal.
  */
