@@ -3,7 +3,9 @@
 #include "tool.h"
 
 #include <poll.h>
+#include <sched.h>
 #include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <termios.h>
 
 /* The line of a text that holds a word; static, "" if there is none. */
@@ -81,6 +83,46 @@ static void test_tool_ls_shows_buses_and_what_became_of_them(void **state)
     tool_done(&t);
     assert_ok(ps_open(&bus, url));
     assert_ok(ps_close(bus));
+}
+
+/* In a child: /dev/shm and /proc are empty for it, then for root or for somebody else it is the tool. 77: that cannot be had. */
+static int ls_of_nothing(void *arg)
+{
+    static char program[4096];
+    const int *out = arg;
+
+    if (realpath(tool_program(), program) == NULL || unshare(CLONE_NEWNS) < 0 ||
+        mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("none", "/dev/shm", "tmpfs", 0, NULL) < 0 ||
+        mount("none", "/proc", "tmpfs", 0, NULL) < 0)
+        return 77;
+    int file = open(program, O_RDONLY);         /* where it lies may be closed to others */
+    if (file < 0 || dup2(out[0], 2) < 0 || (out[1] != 0 && (setgid((gid_t)out[1]) < 0 || setuid((uid_t)out[1]) < 0)))
+        return 78;
+    fexecve(file, (char *const[]){ (char[]){ "psbus" }, (char[]){ "ls" }, NULL }, environ);
+    return 79;
+}
+
+static void test_tool_ls_without_any_bus_says_so(void **state)
+{
+    static const struct { int user; const char *says; } users[] = {
+        { 0, "psbus ls: nobody has a bus\n" }, { 65534, "psbus ls: this user has no bus\n" },
+    };
+
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+#if defined __SANITIZE_ADDRESS__ || defined __SANITIZE_THREAD__
+    skip();                             /* sanitizers do not start without /proc */
+#endif
+    for (size_t i = 0; i < 2; i++) {
+        int with[2] = { tool_memory("", 0), users[i].user };
+        int status = support_reap(support_child(ls_of_nothing, with), DEADLINE_MS);
+        if (status == 77)
+            skip();
+        assert_int_equal(status, 0);
+        assert_string_equal(tool_read(with[0]), users[i].says);
+        close(with[0]);
+    }
 }
 
 static void test_tool_ls_of_a_bus_shows_its_members(void **state)
@@ -402,6 +444,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tool_ls_shows_buses_and_what_became_of_them),
+        cmocka_unit_test(test_tool_ls_without_any_bus_says_so),
         cmocka_unit_test(test_tool_ls_of_a_bus_shows_its_members),
         cmocka_unit_test(test_tool_looking_on_counts_nowhere),
         cmocka_unit_test(test_tool_anonymous_bus_found_and_looked_at),

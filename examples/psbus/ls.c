@@ -126,7 +126,7 @@ static int ls_all(void)
     }
     tool_anonymous(ls_bus, &shown);
     if (shown == 0 && status == TOOL_OK)
-        tool_say("%s has no bus", geteuid() == 0 ? "nobody" : "this user");
+        tool_say(geteuid() == 0 ? "nobody has a bus" : "this user has no bus");
     return tool_output(status);
 }
 
