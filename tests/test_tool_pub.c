@@ -343,7 +343,7 @@ static void test_tool_pub_closed_input_is_an_error(void **state)
 
 static void test_tool_signals_end_pub_and_sub_cleanly(void **state)
 {
-    static const int signals[] = { SIGINT, SIGTERM };
+    static const int signals[] = { SIGINT, SIGTERM, SIGHUP };
     const char *url = support_url("shm", "tool-stop", NULL);
     struct tool t;
     ps_bus *bus;
@@ -352,7 +352,7 @@ static void test_tool_signals_end_pub_and_sub_cleanly(void **state)
     (void)state;
     assert_ok(ps_open(&bus, url));
     assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 3; i++) {
         tool_start(&t, "sub", url, "t");                        /* asleep on the bus */
         assert_true(tool_members(bus, PS_MEMBER_ASLEEP, 1));
         assert_status(&t, tool_signal(&t, signals[i]), 0);

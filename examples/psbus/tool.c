@@ -248,7 +248,7 @@ int tool_signals(void)
         tool_say("sigaction: %s", strerror(errno));
         return TOOL_ERROR;
     }
-    return TOOL_OK;
+    return tool_signal(SIGHUP);
 }
 
 int tool_signal(int number)

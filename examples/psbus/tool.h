@@ -59,11 +59,12 @@ int tool_real(const char *option, const char *text, double *value);
 int tool_descriptors(void);
 
 /*
- * Stopping. SIGINT and SIGTERM set tool_stopped(), end a waiting ps_next() or ps_dispatch() of the handle, and end
- * tool_wait(). A closed pipe is an error of the write, not a signal.
+ * Stopping. SIGINT, SIGTERM and SIGHUP set tool_stopped(), end a waiting ps_next() or ps_dispatch() of the handle, and end
+ * tool_wait(). SIGHUP only unless whoever started us has it ignored (nohup). A closed pipe is an error of the write, not a
+ * signal.
  */
 int tool_signals(void);                         /* 0 or TOOL_ERROR */
-int tool_signal(int number);                    /* one more that stops, unless whoever started us has it ignored (nohup) */
+int tool_signal(int number);                    /* one more that stops, unless it is ignored */
 void tool_stop_bus(ps_bus *bus);                /* the handle that signals stop; NULL before it is closed */
 int tool_stopped(void);
 /* Until the descriptor is readable (-1: none), a signal has come or milliseconds are over (-1: never). 1 readable, else 0. */

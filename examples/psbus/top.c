@@ -345,7 +345,7 @@ static int top_main(int argc, char **argv)
     }
     if (argc - optind < 1)
         return tool_usage("a URL is needed");
-    if (tool_signals() != TOOL_OK || tool_signal(SIGHUP) != TOOL_OK || tool_signal(SIGQUIT) != TOOL_OK)
+    if (tool_signals() != TOOL_OK || tool_signal(SIGQUIT) != TOOL_OK)
         return TOOL_ERROR;
     top.topics = calloc(TOP_TOPICS, sizeof *top.topics);
     if (top.topics == NULL) {
