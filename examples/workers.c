@@ -10,7 +10,7 @@
  *
  * The program shows it by calling the roll: the parent announces a round, every worker asks every user, the worker that owns
  * the user answers, and a worker that has heard of all users tells the parent. One worker is killed in between; the parent
- * starts another in its place, which takes the users over. The exit status is 0 if every round was completed.
+ * starts another in its place, which takes the users over. The exit status is 0 if every round was completed and it could say so.
  */
 #define _POSIX_C_SOURCE 200809L
 
@@ -284,7 +284,7 @@ static int worker_main(ps_bus *bus, uint32_t number, pid_t parent)
     signal_bus = NULL;
     if ((rc = ps_close(bus)) < 0)
         die("ps_close", rc);
-    return 0;
+    return fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
 }
 
 /* ------------------------------------------------------------------ the parent */
@@ -494,5 +494,5 @@ int main(int argc, char **argv)
         return 130;
     }
     printf("%s\n", completed && !parent.failed ? "all rounds completed" : "FAILED");
-    return completed && !parent.failed ? 0 : 1;
+    return completed && !parent.failed && fflush(stdout) == 0 && !ferror(stdout) ? 0 : 1;
 }

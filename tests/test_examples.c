@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * test_examples.c - every example does what it says, as a program of its own: its output, its exit status, and nothing left
- * behind. Not demo, which takes as long as all of these together and is `make demo`; nor the tool psbus.
+ * behind. Of demo, which takes as long as all of these together and is `make demo`, only how it ends before its time; nor the tool
+ * psbus.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -23,6 +24,7 @@ struct example {
     const char *args[ARGS_MOST + 1];    /* [0]: the program's name */
     const char *input;                  /* a file to be its standard input; NULL: a pipe */
     int         no_input;               /* its standard input is closed */
+    const char *output;                 /* a file to be its standard output; NULL: our pipe */
     pid_t       pid;
     int         in, out;                /* our ends of its standard input and output */
     char        text[1 << 16];          /* what it has written, on both */
@@ -49,6 +51,9 @@ static int example_exec(void *arg)
         return 120;
     if (start->example->no_input)
         close(STDIN_FILENO);
+    if (start->example->output != NULL && dup2(open(start->example->output, O_WRONLY | O_CLOEXEC), STDOUT_FILENO) < 0)
+        return 120;
+    signal(SIGPIPE, SIG_DFL);           /* as a shell does */
     execv(path, args);
     fprintf(stderr, "%s: %s\n", path, strerror(errno));
     return 121;
@@ -205,6 +210,55 @@ static void test_custom_transport_two_processes_talk(void **state)
         example_said(&e, ": evil\n");
     }
     nothing_left(url);
+}
+
+/* Whatever was done: who asked for words has not got them. */
+static void test_examples_output_that_cannot_be_written_is_an_error(void **state)
+{
+    const char *const args[][4] = {
+        { "hello" }, { "workers", "2", "3" }, { "zero_copy", "--frames", "1" }, { "custom_transport" }, { "event_loop", "shm:", "shm:" },
+        { "demo", "examples" },
+    };
+    static struct example e;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof args / sizeof args[0]; i++) {
+        e = (struct example){ .output = "/dev/full" };
+        memcpy(e.args, args[i], sizeof args[i]);
+        example_start(&e);
+        example_ends(&e, 1);
+        if (strcmp(args[i][0], "demo") == 0)
+            example_said(&e, "demo: standard output: No space left on device\n");
+    }
+}
+
+/* ------------------------------------------------------------------ demo */
+
+/* Who reads its output has gone, its terminal is closed, Ctrl-C: it ends its processes and removes the bus. */
+static void test_demo_cut_short_leaves_nothing_behind(void **state)
+{
+    static const int signals[] = { SIGPIPE, SIGHUP, SIGINT };
+    static struct example e;
+    char url[64];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++) {
+        e = (struct example){ .args = { "demo", "examples" } };
+        example_start(&e);
+        assert_true(example_says(&e, " are at work\n"));
+        close(e.in);
+        if (signals[i] == SIGPIPE) {
+            close(e.out);
+            assert_int_equal(support_reap(e.pid, DEADLINE_MS), 128 + SIGPIPE);
+        } else {
+            e.in = -1;
+            assert_int_equal(kill(e.pid, signals[i]), 0);
+            example_ends(&e, 128 + signals[i]);
+            example_said(&e, "Nothing is left of the bus.\ninterrupted\n");
+        }
+        snprintf(url, sizeof url, "shm://demo-%ld", (long)e.pid);
+        nothing_left(url);
+    }
 }
 
 /* ------------------------------------------------------------------ event_loop */
@@ -366,6 +420,8 @@ int main(void)
         cmocka_unit_test(test_workers_complete_every_round_though_one_is_killed),
         cmocka_unit_test(test_zero_copy_reads_every_frame_in_place),
         cmocka_unit_test(test_custom_transport_two_processes_talk),
+        cmocka_unit_test(test_examples_output_that_cannot_be_written_is_an_error),
+        cmocka_unit_test(test_demo_cut_short_leaves_nothing_behind),
         cmocka_unit_test(test_event_loop_input_all_lines_shown_in_order),
         cmocka_unit_test(test_event_loop_two_programs_hear_each_other_until_signals),
         cmocka_unit_test(test_event_loop_count_and_time_end_it),

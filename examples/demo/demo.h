@@ -94,6 +94,7 @@ int report_print(void);
 /* ------------------------------------------------------------------ main.c */
 
 uint64_t now_ns(void);
+/* In the parent the children and the bus go with it. */
 _Noreturn void die(const char *who, const char *what, int rc);  /* with what the library says to rc */
 _Noreturn void die_system(const char *what);                    /* with errno's text */
 

@@ -14,7 +14,7 @@
  *   late     everything from its first message on, and that message must be no later than the first one published after its
  *            ps_subscribe() returned,
  *
- * and nothing may be left of the bus. The exit status is 0 if all of that is so.
+ * and nothing may be left of the bus. The exit status is 0 if all of that is so and could be written.
  */
 #define _GNU_SOURCE                     /* MAP_ANONYMOUS, usleep */
 
@@ -39,12 +39,11 @@ const char *const role_name[SUBSCRIBERS] = { "steady", "victim", "sleeper", "lat
 
 /* ------------------------------------------------------------------ small things */
 
-static volatile sig_atomic_t interrupted;
+static volatile sig_atomic_t interrupted;       /* the signal; who reads our output and leaves sends one, too */
 
 static void on_signal(int number)
 {
-    (void)number;
-    interrupted = 1;
+    interrupted = number;
 }
 
 uint64_t now_ns(void)
@@ -55,46 +54,12 @@ uint64_t now_ns(void)
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
 }
 
-void die(const char *who, const char *what, int rc)
-{
-    fprintf(stderr, "demo: %s: %s: %s (%s)\n", who, what, ps_strerror(rc), ps_errmsg());
-    exit(1);
-}
-
-void die_system(const char *what)
-{
-    fprintf(stderr, "demo: %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
 /* ------------------------------------------------------------------ the parent: processes by pid */
 
 enum { CHILDREN = PUBLISHERS + SUBSCRIBERS };   /* publishers first */
-static pid_t children[CHILDREN];
+static pid_t children[CHILDREN];        /* all 0 in a child */
 static ps_bus *keeper;                  /* the parent's own handle: it is the last one out, and removes the bus */
-
-static void child_start(int index)
-{
-    pid_t parent = getpid();
-
-    fflush(stdout);
-    children[index] = fork();
-    if (children[index] < 0)
-        die_system("fork");
-    if (children[index] > 0)
-        return;
-    signal(SIGINT, SIG_IGN);            /* Ctrl-C reaches the whole group; the parent cleans up */
-    signal(SIGTERM, SIG_DFL);
-#ifdef __linux__
-    prctl(PR_SET_PDEATHSIG, SIGKILL);   /* not even a killed parent leaves a process behind */
-#endif
-    if (getppid() != parent)
-        _exit(1);
-    ps_close(keeper);                   /* the parent's handle is of no use here: this frees the copy */
-    int status = index < PUBLISHERS ? publisher_main((uint32_t)index) : subscriber_main((enum role)(index - PUBLISHERS));
-    fflush(stdout);
-    _exit(status);
-}
+static int output_error;                /* errno of a line that could not be written */
 
 static void children_kill(void)
 {
@@ -104,6 +69,58 @@ static void children_kill(void)
             waitpid(children[i], NULL, 0);
             children[i] = 0;
         }
+}
+
+static _Noreturn void give_up(void)
+{
+    children_kill();
+    ps_close(keeper);
+    exit(1);
+}
+
+void die(const char *who, const char *what, int rc)
+{
+    fprintf(stderr, "demo: %s: %s: %s (%s)\n", who, what, ps_strerror(rc), ps_errmsg());
+    give_up();
+}
+
+void die_system(const char *what)
+{
+    fprintf(stderr, "demo: %s: %s\n", what, strerror(errno));
+    give_up();
+}
+
+static void output_flush(void)
+{
+    if (fflush(stdout) != 0 && output_error == 0)
+        output_error = errno;
+}
+
+static void child_start(int index)
+{
+    pid_t parent = getpid();
+
+    output_flush();
+    children[index] = fork();
+    if (children[index] < 0)
+        die_system("fork");
+    if (children[index] > 0)
+        return;
+    signal(SIGINT, SIG_IGN);            /* Ctrl-C reaches the whole group, and so does SIGHUP; the parent cleans up */
+    signal(SIGHUP, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGTERM, SIG_DFL);
+#ifdef __linux__
+    prctl(PR_SET_PDEATHSIG, SIGKILL);   /* not even a killed parent leaves a process behind */
+#endif
+    if (getppid() != parent)
+        _exit(1);
+    ps_close(keeper);                   /* the parent's handle is of no use here: this frees the copy */
+    keeper = NULL;
+    memset(children, 0, sizeof children);
+    int status = index < PUBLISHERS ? publisher_main((uint32_t)index) : subscriber_main((enum role)(index - PUBLISHERS));
+    fflush(stdout);
+    _exit(status);
 }
 
 static const char *child_name(int index)
@@ -141,13 +158,13 @@ static int plan_until(uint64_t began, uint64_t at_ms)
 {
     int failed = 0;
 
-    while (!interrupted && !failed && now_ns() < began + at_ms * 1000000u) {
+    while (!interrupted && !output_error && !failed && now_ns() < began + at_ms * 1000000u) {
         usleep(2000);
         for (int i = 0; i < CHILDREN; i++)
             if (children[i] > 0)
                 failed |= child_ended(i, &failed);
     }
-    return !interrupted && !failed;
+    return !interrupted && !output_error && !failed;
 }
 
 static int wait_ready(int first, int last, uint64_t timeout_ms)
@@ -164,7 +181,7 @@ static int wait_ready(int first, int last, uint64_t timeout_ms)
 static void tell(uint64_t began, const char *what)
 {
     printf("%6.2f s  %s\n", (double)(now_ns() - began) / 1e9, what);
-    fflush(stdout);
+    output_flush();
 }
 
 /* Carries the plan out; 1 when every process that should has ended by itself. */
@@ -241,7 +258,7 @@ int main(int argc, char **argv)
 {
     static char *everything[] = { "include", "lib", "examples", "tests", NULL };
     char **paths = argc > 1 ? argv + 1 : everything;
-    struct sigaction action = { .sa_handler = on_signal };
+    struct sigaction action = { .sa_handler = on_signal }, hangup;
     int rc;
 
     for (; *paths != NULL; paths++)
@@ -254,7 +271,9 @@ int main(int argc, char **argv)
     if (shared == MAP_FAILED)
         die_system("mmap");
     sigemptyset(&action.sa_mask);
-    if (sigaction(SIGINT, &action, NULL) < 0 || sigaction(SIGTERM, &action, NULL) < 0)
+    if (sigaction(SIGINT, &action, NULL) < 0 || sigaction(SIGTERM, &action, NULL) < 0 || sigaction(SIGPIPE, &action, NULL) < 0 ||
+        sigaction(SIGHUP, NULL, &hangup) < 0 ||
+        (hangup.sa_handler != SIG_IGN && sigaction(SIGHUP, &action, NULL) < 0))         /* ignored: nohup */
         die_system("sigaction");
 
     snprintf(url, sizeof url, "shm://demo-%ld?block=%d&evict=%d", (long)getpid(), BLOCK_MS, EVICT_MS);
@@ -267,13 +286,20 @@ int main(int argc, char **argv)
     children_kill();
     if (fine)
         fine = report_print();
-    if ((rc = ps_close(keeper)) < 0)
+    rc = ps_close(keeper);
+    keeper = NULL;
+    if (rc < 0)
         die("parent", "close", rc);
     fine &= nothing_left();
-    if (interrupted) {
+    if (interrupted)
         printf("interrupted\n");
-        return 130;
-    }
-    printf("%s\n", fine ? "Nobody else noticed: all as promised." : "FAILED");
-    return fine ? 0 : 1;
+    else
+        printf("%s\n", fine ? "Nobody else noticed: all as promised." : "FAILED");
+    output_flush();
+    if (interrupted)
+        return 128 + interrupted;
+    if (output_error == 0 && !ferror(stdout))
+        return fine ? 0 : 1;
+    fprintf(stderr, "demo: standard output: %s\n", output_error ? strerror(output_error) : "not everything could be written");
+    return 1;
 }
