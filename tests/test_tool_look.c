@@ -270,7 +270,7 @@ static void test_tool_why_names_the_reason_for_each(void **state)
     assert_says(row_with(tool_out(&t), "its process is stopped"), "late ");
     tool_done(&t);
 
-    assert_status(&t, tool_run(&t, NULL, "why", url, "a/+"), 1);
+    assert_status(&t, tool_run(&t, NULL, "why", url, "a/+"), 2);
     assert_one_line(&t, "psbus why: topic 'a/+': ");
     tool_done(&t);
     tool_kill(&stopped);
@@ -346,7 +346,7 @@ static void test_tool_top_illegal_filter_named(void **state)
 
     (void)state;
     assert_ok(ps_open(&bus, url));
-    assert_status(&t, tool_run(&t, NULL, "top", url, "a/#/b"), 1);
+    assert_status(&t, tool_run(&t, NULL, "top", url, "a/#/b"), 2);
     assert_one_line(&t, "psbus top: filter 'a/#/b': ");
     tool_done(&t);
     assert_ok(ps_close(bus));

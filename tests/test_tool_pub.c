@@ -256,12 +256,12 @@ static void test_tool_illegal_topics_filters_files_named(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof topics / sizeof topics[0]; i++) {
-        assert_status(&t, tool_run(&t, "x\n", "pub", url, topics[i]), 1);
+        assert_status(&t, tool_run(&t, "x\n", "pub", url, topics[i]), 2);
         assert_one_line(&t, "psbus pub: topic '");
         tool_done(&t);
     }
     for (size_t i = 0; i < sizeof filters / sizeof filters[0]; i++) {
-        assert_status(&t, tool_run(&t, NULL, "sub", url, "good", filters[i]), 1);
+        assert_status(&t, tool_run(&t, NULL, "sub", url, "good", filters[i]), 2);
         assert_one_line(&t, "psbus sub: filter '");
         tool_done(&t);
     }

@@ -418,6 +418,6 @@ const struct tool_command tool_doctor = {
     "It finds: dead members; the reader that holds publishers back, with its pid and what its process does; evicted and\n"
     "stopped members; a file of another version, of another user, damaged, or deleted under its members; too little space\n"
     "for one more publisher; no place for one more member; a bus left behind.\n"
-    "Exit status: 0 nothing is wrong (any more), 1 there is something.\n",
+    "Exit status: 0 nothing is wrong (any more), 1 there is something, 2 a mistake in the call.\n",
     doctor_main,
 };

@@ -29,7 +29,7 @@ static void help(FILE *file)
           "  psbus --version                      the version of the library\n\n"
           "URL is shm://NAME, between the processes of this host, or anything else that ps_open() takes; /proc/PID/fd/N of a\n"
           "process leads to its anonymous bus: shm:///proc/PID/fd/N, as `psbus ls` shows it.\n"
-          "Exit status: 0 done, or Ctrl-C; 1 an error; 2 a mistake in the call; 3 the time ran out.\n",
+          "Exit status: 0 done, or Ctrl-C; 1 an error; 2 a mistake in the call, its URL, topic, filter; 3 the time ran out.\n",
           file);
 }
 

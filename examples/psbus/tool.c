@@ -42,7 +42,7 @@ int tool_fail(int rc, const char *format, ...)
     tool_print(format, arguments);
     va_end(arguments);
     fprintf(stderr, ": %s%s%s\n", ps_strerror(rc), *detail ? ": " : "", detail);
-    return TOOL_ERROR;
+    return rc == PS_EINVAL ? TOOL_USAGE : TOOL_ERROR;
 }
 
 int tool_usage(const char *format, ...)

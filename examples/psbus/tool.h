@@ -29,7 +29,10 @@ extern const struct tool_command tool_pub, tool_sub, tool_ls, tool_top, tool_doc
 /* The command that runs, for the front of every message. */
 extern const struct tool_command *tool_command;
 
-/* One line on stderr, "psbus COMMAND: …". tool_fail adds what the library says to rc, and answers TOOL_ERROR. */
+/*
+ * One line on stderr, "psbus COMMAND: …". tool_fail adds what the library says to rc, and answers TOOL_ERROR, or TOOL_USAGE when
+ * that is PS_EINVAL: what the library refuses so is what was typed, a URL, a topic, a filter.
+ */
 void tool_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int tool_fail(int rc, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* The same with a pointer to --help; TOOL_USAGE. */
