@@ -110,7 +110,7 @@ static void test_tool_doctor_dead_members_found_and_repaired(void **state)
         assert_says(tool_out(&t), pid_of(&subs[i]));
         tool_done(&subs[i]);
     }
-    assert_says(tool_out(&t), ": dead; ");
+    assert_says(tool_out(&t), ": dead; its place waits for the next member, and its filters");
     assert_says(tool_out(&t), "to do: psbus doctor --repair shm://");
     assert_says(tool_out(&t), ": 3 problems\n");
     tool_done(&t);
@@ -122,6 +122,30 @@ static void test_tool_doctor_dead_members_found_and_repaired(void **state)
     tool_done(&t);
     assert_int_equal(ps_members(bus, NULL, NULL, 0), 1);
     assert_int_equal(ps_wanted(bus, "t"), 0);
+    assert_ok(ps_close(bus));
+}
+
+/* Only who has published may have left messages. */
+static void test_tool_doctor_dead_publisher_may_have_left_messages(void **state)
+{
+    const char *url = support_url("shm", "doctor-sent", NULL);
+    struct tool t, pub;
+    ps_bus *bus;
+    int ends[2];
+
+    (void)state;
+    assert_ok(ps_open(&bus, url));
+    assert_ok(ps_subscribe(bus, "t", NULL, NULL, NULL, NULL));
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    assert_int_equal(write(ends[1], "x\n", 2), 2);
+    tool_exec(&pub, NULL, 0, ends[0], -1, TOOL_ARGS("pub", url, "t"));
+    assert_true(tool_members(bus, PS_MEMBER_PUBLISHER, 1));
+    tool_kill(&pub);
+    close(ends[0]);
+    close(ends[1]);
+    assert_status(&t, doctor(&t, url), 1);
+    assert_says(tool_out(&t), ": dead; its place and its last messages wait for the next member\n");
+    tool_done(&t);
     assert_ok(ps_close(bus));
 }
 
@@ -170,6 +194,7 @@ static void test_tool_doctor_stuck_reader_named_with_its_pid(void **state)
     assert_says(tool_out(&t), "\"slowpoke\": holds publishers back: the fullest ring waits for it to 100 %, 8 messages behind");
     assert_says(tool_out(&t), "is stopped");
     assert_says(tool_out(&t), "evict=MS");
+    assert_says(tool_out(&t), ", unless it is inside a borrowed message of theirs (PS_BORROW)");
     assert_says(tool_out(&t), ": 1 problem\n");
     tool_done(&t);
     assert_status(&t, repair(&t, url), 1);
@@ -200,6 +225,37 @@ static void test_tool_doctor_evicted_and_idle_reader_named(void **state)
     assert_says(tool_out(&t), "\"idler\": was evicted for stalling");
     tool_done(&t);
     tool_stuck_close(&stuck);
+}
+
+/* They stand still, and what they have lost meanwhile nobody has counted yet. */
+static void test_tool_doctor_stopped_readers_will_have_lost(void **state)
+{
+    enum { SENT = 100 };
+    static const char *const options[] = { "lossy=1&name=dozer", "lossy=0&name=dozer" };
+    static const char *const says[] = { "\"dozer\": its process stands still; of ", "\"dozer\": was evicted for stalling" };
+    const char *url = support_url("shm", "doctor-behind", NULL);
+    struct tool t, sub;
+    ps_bus *bus;
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        bus = tool_open(url, "depth=8&evict=20&block=60000");
+        tool_reader(&sub, bus, url, options[i], "t");
+        tool_stop(&sub);
+        for (int k = 0; k < 8; k++)
+            assert_int_equal(ps_publish(bus, "t", "x", 1), 1);
+        assert_status(&t, doctor(&t, url), 1);
+        assert_silent_about(tool_out(&t), "will have lost");    /* it is all there */
+        tool_done(&t);
+        for (int k = 8; k < SENT; k++)
+            assert_true(ps_publish(bus, "t", "x", 1) >= 0);
+        assert_status(&t, doctor(&t, url), 1);
+        assert_says(tool_out(&t), says[i]);
+        assert_says(tool_out(&t), "; of 100 not read yet it will have lost all but at most the last 8 of each publisher\n");
+        tool_done(&t);
+        tool_kill(&sub);
+        assert_ok(ps_close(bus));
+    }
 }
 
 /* ------------------------------------------------------------------ the file */
@@ -447,6 +503,7 @@ static void test_tool_doctor_no_room_for_one_more_publisher(void **state)
     assert_status(&t, doctor(&t, url), 1);
     assert_says(tool_out(&t), "problem: too little space: a member's first publish reserves ");
     assert_says(tool_out(&t), "to do: free space there");
+    assert_says(tool_out(&t), "or end the bus's members and make it anew with a smaller depth=");
     assert_says(tool_out(&t), ": 1 problem\n");
     tool_done(&t);
     assert_ok(ps_close(bus));
@@ -479,9 +536,11 @@ int main(void)
         cmocka_unit_test(test_tool_doctor_healthy_bus_is_status_0),
         cmocka_unit_test(test_tool_doctor_no_bus),
         cmocka_unit_test(test_tool_doctor_dead_members_found_and_repaired),
+        cmocka_unit_test(test_tool_doctor_dead_publisher_may_have_left_messages),
         cmocka_unit_test(test_tool_doctor_bus_left_behind_is_removed),
         cmocka_unit_test(test_tool_doctor_stuck_reader_named_with_its_pid),
         cmocka_unit_test(test_tool_doctor_evicted_and_idle_reader_named),
+        cmocka_unit_test(test_tool_doctor_stopped_readers_will_have_lost),
         cmocka_unit_test(test_tool_doctor_other_version_and_damage),
         cmocka_unit_test(test_tool_doctor_never_removes_a_file_that_is_no_bus),
         cmocka_unit_test(test_tool_doctor_permission_and_owner),

@@ -26,6 +26,8 @@ struct doctor {
     char        path[DOCTOR_PATH];      /* "": the bus has no file with a name */
     unsigned    problems;
     int         dead, alive;            /* members */
+    uint64_t    rings;                  /* messages that all publishers' rings hold together */
+    uint64_t    depth;                  /* and each */
     int         opened;                 /* what ps_open() answered */
     int         gone, stale;            /* members whose file was deleted; sockets of nobody */
 };
@@ -154,27 +156,38 @@ static void who(const ps_member *m, char text[2 * TOOL_TEXT])
              tool_text(label, m->name), m->name[0] ? "\"" : "");
 }
 
+/* What somebody will find lost who is further behind than the rings are deep, or "". Who has left may have had a ring, too. */
+static const char *to_be_lost(const struct doctor *doctor, const ps_member *m, char text[2 * TOOL_TEXT])
+{
+    text[0] = '\0';
+    if (doctor->rings > 0 && m->lag > doctor->rings)
+        snprintf(text, 2 * TOOL_TEXT, "; of %llu not read yet it will have lost all but at most the last %llu of each publisher",
+                 (unsigned long long)m->lag, (unsigned long long)doctor->depth);
+    return text;
+}
+
 static void look_member(struct doctor *doctor, const ps_member *m)
 {
-    char text[2 * TOOL_TEXT], process = tool_process(m->pid);
+    char text[2 * TOOL_TEXT], lost[2 * TOOL_TEXT], process = tool_process(m->pid);
     int stuck = m->full >= 75 && m->idle_ms >= DOCTOR_IDLE_MS, halted = process == 'T' || process == 't';
 
     who(m, text);
     if (m->flags & PS_MEMBER_DEAD) {
         doctor->dead++;
-        problem(doctor, "%s: dead; its place and its last messages wait for the next member%s", text,
+        problem(doctor, "%s: dead; its place%s for the next member%s", text,
+                m->flags & PS_MEMBER_PUBLISHER ? " and its last messages wait" : " waits",
                 m->filter_count > 0 ? ", and its filters may count as a receiver" : "");
         return;
     }
     doctor->alive++;
     if (m->flags & PS_MEMBER_EVICTED)
-        problem(doctor, "%s: was evicted for stalling and has not read for %.1f s; %llu messages lost until then", text,
-                (double)m->idle_ms / 1000, (unsigned long long)m->lost);
+        problem(doctor, "%s: was evicted for stalling and has not read for %.1f s; %llu messages lost until then%s", text,
+                (double)m->idle_ms / 1000, (unsigned long long)m->lost, to_be_lost(doctor, m, lost));
     else if (stuck)
         problem(doctor, "%s: holds publishers back: the fullest ring waits for it to %llu %%, %llu messages behind, not read for "
                 "%.1f s", text, (unsigned long long)m->full, (unsigned long long)m->lag, (double)m->idle_ms / 1000);
     else if (halted)
-        problem(doctor, "%s: its process stands still", text);
+        problem(doctor, "%s: its process stands still%s", text, m->flags & PS_MEMBER_LOSSY ? to_be_lost(doctor, m, lost) : "");
     else
         return;
     if (process == 'T')
@@ -187,7 +200,8 @@ static void look_member(struct doctor *doctor, const ps_member *m)
         advice("its program does not call ps_dispatch(): see what it does (gdb -p %d, /proc/%d/stack), or let it open the bus "
                "with lossy=1", (int)m->pid, (int)m->pid);
     if (stuck)
-        advice("publishers go on without it after their evict=MS (1000 if not named; -1: they wait for ever)");
+        advice("publishers go on without it after their evict=MS (1000 if not named; -1: they wait for ever), unless it is "
+               "inside a borrowed message of theirs (PS_BORROW): then once its handler returns or it dies");
 }
 
 /* Would one more publisher find room? */
@@ -206,8 +220,8 @@ static void look_space(struct doctor *doctor, const ps_bus_stats *stats)
         return;
     problem(doctor, "too little space: a member's first publish reserves %s, the file system of %s has %s left",
             tool_bytes(need, stats->publisher_memory), doctor->path, tool_bytes(left, room));
-    advice("free space there, give it more (mount -o remount,size=…, docker run --shm-size=…), or open with a smaller depth= "
-           "and bytes=");
+    advice("free space there, give it more (mount -o remount,size=…, docker run --shm-size=…), or end the bus's members and "
+           "make it anew with a smaller depth= and bytes=");
 }
 
 /* 0, or an error of the tool: what it found are problems. */
@@ -237,6 +251,10 @@ static int look(struct doctor *doctor)
     if (count < 0) {
         rc = tool_fail(count, "%s", doctor->url);
     } else {
+        doctor->depth = stats.depth;
+        doctor->rings = 0;
+        for (int i = 0; i < count; i++)
+            doctor->rings += members[i].published > 0 ? stats.depth : 0;
         for (int i = 0; i < count; i++)
             if (!(members[i].flags & PS_MEMBER_SELF))
                 look_member(doctor, &members[i]);
