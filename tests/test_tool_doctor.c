@@ -403,6 +403,63 @@ static void test_tool_doctor_permission_and_owner(void **state)
     assert_int_equal(rmdir(directory), 0);
 }
 
+/* A bus of everybody, left behind in the directory of somebody else: who may take part may not always remove it. */
+static void test_tool_doctor_removing_is_for_who_may(void **state)
+{
+    enum { OWNER = 12345, NOBODY = 65534 };
+    static const struct { uid_t owner; mode_t mode; const char *says; } directories[] = {
+        { 0, 0755, "to do: only root can remove it: psbus doctor --repair shm://" }, { 0, 01777, "to do: only root can remove it: " },
+        { OWNER, 0755, "to do: only user 12345 or root can remove it: " }, { OWNER, 0777, NULL },
+    };
+    char directory[64] = "/dev/shm/psbus-tool.XXXXXX", program[128], path[128], command[1024], bus[160], url[192];
+    struct tool t, sub;
+
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    assert_non_null(mkdtemp(directory));
+    snprintf(program, sizeof program, "%s/psbus", directory);
+    snprintf(path, sizeof path, "%s/bus", directory);
+    snprintf(bus, sizeof bus, "shm://%s", path);
+    snprintf(url, sizeof url, "%s?mode=0666", bus);
+    snprintf(command, sizeof command, "cp %s %s && chmod 755 %s", tool_program(), program, program);
+    assert_int_equal(system(command), 0);
+    for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++) {
+        assert_true(chown(directory, directories[i].owner, 0) == 0 && chmod(directory, directories[i].mode) == 0);
+        tool_start(&sub, "sub", url, "t");
+        assert_true(support_wait(tool_bus_there, bus, DEADLINE_MS));
+        tool_kill(&sub);
+        for (int mend = 0; mend < 2; mend++) {
+            tool_exec(&t, program, NOBODY, -1, -1, mend ? TOOL_ARGS("doctor", "--repair", url) : TOOL_ARGS("doctor", url));
+            assert_status(&t, tool_wait(&t), directories[i].says == NULL && mend ? 0 : 1);
+            if (directories[i].says != NULL) {
+                assert_says(tool_out(&t), directories[i].says);
+                assert_silent_about(tool_out(&t), "removes the bus");
+            }
+            tool_done(&t);
+        }
+        assert_int_equal(access(path, F_OK), directories[i].says == NULL ? -1 : 0);
+        if (directories[i].says != NULL) {                      /* of another version, too */
+            int fd = open(path, O_RDONLY | O_CLOEXEC);
+            char version[4];
+            assert_true(fd >= 0 && pread(fd, version, 4, HEADER_VERSION) == 4);
+            close(fd);
+            patch(path, HEADER_VERSION, "\x63\0\0\0", 4);
+            tool_exec(&t, program, NOBODY, -1, -1, TOOL_ARGS("doctor", "--repair", url));
+            assert_status(&t, tool_wait(&t), 1);
+            assert_one_line(&t, "psbus doctor: /dev/shm/psbus-tool.");
+            assert_says(tool_err(&t), "/bus: only ");
+            tool_done(&t);
+            patch(path, HEADER_VERSION, version, 4);
+        }
+        assert_status(&t, repair(&t, url), directories[i].says == NULL ? 1 : 0);        /* as root */
+        tool_done(&t);
+        assert_int_equal(access(path, F_OK), -1);
+    }
+    assert_int_equal(unlink(program), 0);
+    assert_int_equal(rmdir(directory), 0);
+}
+
 static int socket_there(void *url) { return sockets(url, 0) > 0; }
 
 /* The name is gone, the members are not: they are named, also when there is a new bus of the name. */
@@ -544,6 +601,7 @@ int main(void)
         cmocka_unit_test(test_tool_doctor_other_version_and_damage),
         cmocka_unit_test(test_tool_doctor_never_removes_a_file_that_is_no_bus),
         cmocka_unit_test(test_tool_doctor_permission_and_owner),
+        cmocka_unit_test(test_tool_doctor_removing_is_for_who_may),
         cmocka_unit_test(test_tool_doctor_deleted_file_and_who_still_has_it),
         cmocka_unit_test(test_tool_doctor_sockets_of_a_bus_that_is_gone),
         cmocka_unit_test(test_tool_doctor_no_room_for_one_more_publisher),

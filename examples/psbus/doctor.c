@@ -72,6 +72,30 @@ static void repaired(const char *format, ...)
     va_end(arguments);
 }
 
+/* NULL if this user may remove the file, as far as that is to be seen; otherwise who may, in words. */
+static const char *removers(const struct doctor *doctor, char text[TOOL_TEXT])
+{
+    const char *slash = strrchr(doctor->path, '/');
+    char directory[DOCTOR_PATH];
+    struct stat file, in;
+
+    if (slash == NULL)
+        return NULL;
+    snprintf(directory, sizeof directory, "%.*s", slash == doctor->path ? 1 : (int)(slash - doctor->path), doctor->path);
+    if (lstat(doctor->path, &file) < 0 || stat(directory, &in) < 0)
+        return NULL;
+    int writable = access(directory, W_OK | X_OK) == 0, sticky = (in.st_mode & S_ISVTX) != 0;
+    if (writable && (!sticky || geteuid() == 0 || geteuid() == file.st_uid || geteuid() == in.st_uid))
+        return NULL;
+    /* Where others may write the file is its owner's, elsewhere it is the directory's owner who may. */
+    uid_t owner = writable ? file.st_uid : in.st_uid;
+    if (owner == 0 || owner == geteuid())
+        snprintf(text, TOOL_TEXT, "only root can remove it");
+    else
+        snprintf(text, TOOL_TEXT, "only user %lu or root can remove it", (unsigned long)owner);
+    return text;
+}
+
 /* ------------------------------------------------------------------ what there is to find */
 
 struct deleted {
@@ -229,6 +253,7 @@ static int look(struct doctor *doctor)
 {
     ps_bus_stats stats = PS_BUS_STATS_INIT;
     ps_member *members = NULL;
+    char text[TOOL_TEXT];
     ps_bus *bus;
     int rc, count;
 
@@ -260,7 +285,10 @@ static int look(struct doctor *doctor)
                 look_member(doctor, &members[i]);
         if (count == 0)
             problem(doctor, "nobody is on this bus, and its file is still there");
-        if (doctor->alive == 0)
+        const char *others = doctor->alive == 0 ? removers(doctor, text) : NULL;
+        if (others != NULL)
+            advice("%s: psbus doctor --repair %s", others, doctor->url);
+        else if (doctor->alive == 0)
             advice("psbus doctor --repair %s removes the bus, as nobody is there, and so does who opens and closes it next",
                    doctor->url);
         else if (doctor->dead > 0)
@@ -338,6 +366,8 @@ static int repair_join(struct doctor *doctor)
 static int repair_remove(const struct doctor *doctor)
 {
     struct flock all = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    const char *others;
+    char text[TOOL_TEXT];
     struct stat st, named;
     int fd = open(doctor->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), status = TOOL_ERROR;
 
@@ -347,6 +377,8 @@ static int repair_remove(const struct doctor *doctor)
         tool_say("%s is no file: not removed", doctor->path);
     else if (fcntl(fd, F_OFD_SETLK, &all) < 0)
         tool_say("%s: %s: not removed", doctor->path, errno == EAGAIN || errno == EACCES ? "somebody holds it" : strerror(errno));
+    else if ((others = removers(doctor, text)) != NULL)
+        tool_say("%s: %s", doctor->path, others);
     else if (lstat(doctor->path, &named) < 0 || named.st_ino != st.st_ino || named.st_dev != st.st_dev)
         tool_say("%s changes under our hands: not removed", doctor->path);
     else {
