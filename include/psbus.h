@@ -95,7 +95,7 @@ extern "C" {
     X(PS_EAGAIN,    -3,  "the ring is full: a reader that must not lose messages is behind")                \
     X(PS_EMSGSIZE,  -4,  "the message is larger than the bus allows")                                       \
     X(PS_ENOSPC,    -5,  "no space for the bus's memory")                                                   \
-    X(PS_EFULL,     -6,  "every place is taken")                                                            \
+    X(PS_EFULL,     -6,  "every slot is taken")                                                            \
     X(PS_EACCES,    -7,  "permission denied")                                                               \
     X(PS_ECLOSED,   -8,  "the handle is being closed")                                                      \
     X(PS_EBUSY,     -9,  "another call is in the way")                                                      \
@@ -106,7 +106,7 @@ extern "C" {
     X(PS_EGEOMETRY, -14, "the bus exists with less room than asked for")                                    \
     X(PS_ECORRUPT,  -15, "the bus's memory is damaged")                                                     \
     X(PS_EUNLINKED, -16, "the bus's file was deleted or replaced")                                          \
-    X(PS_EFENCED,   -17, "another member has taken this handle's place")                                    \
+    X(PS_EFENCED,   -17, "another member has taken this handle's slot")                                    \
     X(PS_ENOTCONN,  -18, "not connected")                                                                   \
     X(PS_ESYS,      -19, "the operating system refused")
 
@@ -175,7 +175,7 @@ typedef struct ps_bus_stats {
     uint64_t loans;             /* bytes of a loan area */
     uint64_t message_max;       /* largest size ps_publish() takes */
     uint64_t loan_max;          /* largest size ps_loan() takes */
-    uint64_t members;           /* places on the bus */
+    uint64_t members;           /* slots on the bus */
     uint64_t memory;            /* bytes reserved for the bus, all members together */
     uint64_t publisher_memory;  /* bytes that each further member reserves at its first publish */
 } ps_bus_stats;
@@ -188,13 +188,13 @@ typedef struct ps_bus_stats {
 #define PS_MEMBER_LOSSY     0x08u       /* never holds publishers back */
 #define PS_MEMBER_ASLEEP    0x10u       /* waits for messages */
 #define PS_MEMBER_EVICTED   0x20u       /* has been evicted by some publisher and has not read since */
-#define PS_MEMBER_DEAD      0x40u       /* its process is gone; its place is free for the next member */
+#define PS_MEMBER_DEAD      0x40u       /* its process is gone; its slot is free for the next member */
 #define PS_MEMBER_NO_ECHO   0x80u       /* does not hear itself (echo=0) */
 
 /* One member of a bus, as ps_members() sees it. Everything but slot is what the member says of itself. */
 typedef struct ps_member {
     size_t   size;              /* sizeof (ps_member); of the first element: the stride of the array */
-    uint32_t slot;              /* its place on the bus */
+    uint32_t slot;              /* its number on the bus */
     uint32_t flags;             /* PS_MEMBER_… */
     int32_t  pid;               /* for people; nothing is ever decided by it */
     int32_t  wants;             /* 1 if the topic asked for would reach it, else 0 */
@@ -227,13 +227,15 @@ typedef struct ps_member {
  *             remote://…         a stub
  *           NAME is [A-Za-z0-9._-]{1,64} without a leading dot; elsewhere %XX stands for a byte. Options, each at most
  *           once; sizes take k, M, G; MS is -1 for ever, 0 at once:
- *             depth=N bytes=SIZE loans=SIZE    messages, payload bytes, loan bytes held per publisher; rounded up
+ *             depth=N bytes=SIZE loans=SIZE    messages, payload bytes, loan bytes held per publisher, rounded up: at least;
+ *                                              fixed when the first member publishes
  *             members=N mode=0600|0660|0666    fixed by whoever creates the bus
  *             lossy=1 echo=0 spin=US name=TEXT this handle: never holds publishers back; does not hear itself; polls US
  *                                              microseconds before it sleeps; label for tools
- *             block=MS evict=MS                this handle's publishes: wait for room; evict a reader stuck that long
+ *             block=MS evict=MS                this handle's publishes: wait for room; evict a reader stuck that long, unless
+ *                                              it is inside a PS_BORROW handler
  *             create=0                         PS_ENOENT if there is no bus
- *             observe=1                        for tools: take no place, count nowhere, hold nobody back
+ *             observe=1                        for tools: take no slot, count nowhere, hold nobody back
  *
  * Returns    0, or
  *            PS_EINVAL    NULL, or a mistake in the URL; ps_errmsg() names it
@@ -289,22 +291,22 @@ PS_API int ps_close(ps_bus *bus);
  *            More is an upper estimate and no receipt. Or
  *            PS_EINVAL    NULL or an illegal topic; nothing was sent
  *            PS_EMSGSIZE  size is over the limit, also if nobody wants it; nothing was sent
- *            PS_EAGAIN    the ring is full, and stayed so for block=MS; nothing was sent, try again when ps_fd() is
- *                         readable or ps_dispatch() returns 0
+ *            PS_EAGAIN    the ring is full, and stayed so for block=MS; nothing was sent. Try again behind a ps_dispatch()
+ *                         or ps_next(): one that waits returns 0 for that, or ps_fd() asks for one; see there
  *            PS_ENOSPC    first publish: no room for this member's ring; nothing was sent
  *            PS_ENOMEM    first publish: no address space; nothing was sent
  *            PS_ECLOSED   the handle is being closed; nothing was sent
  *            PS_EFORKED   a handle of the parent; nothing was sent
  *            PS_ENOTSUP   the handle observes only; nothing was sent
- *            PS_EFENCED   another member has taken this handle's place; the handle is of no more use
+ *            PS_EFENCED   another member has taken this handle's slot; the handle is of no more use
  *            PS_EUNLINKED the bus's file was deleted, found at the first publish; nothing was sent
  *            PS_ECORRUPT  the bus's memory is damaged; nothing was sent
  *            PS_ESYS      first publish: the system refused; nothing was sent
  * Ownership  data stays the caller's.
- * Threads    any thread, also from a handler. Threads that publish on one handle (inproc: on one bus) take turns: of some
- *            microseconds while they do so without a pause. For one that has stopped publishing the next waits some 40 us; after
- *            a dozen such times turns are given up, and each message costs a little more.
- * Blocking   never but for its turn, unless the URL says block=MS; never in a handler.   Allocates: at the first publish.
+ * Threads    any thread, also from a handler. Threads that publish on one handle (inproc: on one bus) take turns of some
+ *            microseconds; in shm a handle each is faster.
+ * Blocking   never but for its turn, unless the URL says block=MS: then until there is room, MS are over or the handle is closed,
+ *            whatever signals come; never in a handler.   Allocates: at the first publish.
  * Signals    not async-signal-safe.      Fork: PS_EFORKED in a child.      Since 0.1
  */
 PS_API int ps_publish(ps_bus *bus, const char *topic, const void *data, size_t size);
@@ -400,7 +402,8 @@ PS_API int ps_cancel(ps_bus *bus, void *data);
  *   sub      receives the subscription, NULL after a failure; or NULL.
  *
  * The first subscription makes the handle push (handlers) or pull (ps_next) for life. Every publish on this host, in any
- * process, that happens after ps_subscribe() returned is seen. Two matching subscriptions are two deliveries.
+ * process, that happens after ps_subscribe() returned is seen. Two matching subscriptions are two deliveries, in the order in
+ * which they were made.
  *
  * Returns    0, or
  *            PS_EINVAL    NULL, an illegal filter, options of size 0, the other kind of subscription, or PS_BORROW on a
@@ -443,7 +446,7 @@ PS_API int ps_unsubscribe(ps_sub *sub);
  *
  *   bus         from ps_open(), with push subscriptions or none yet; not NULL.
  *   max         messages to handle at most; <= 0: those that were there when the call began.
- *   timeout_ms  how long to wait for the first one: -1 for ever, 0 not at all.
+ *   timeout_ms  how long to wait for the first one: negative for ever, 0 not at all.
  *
  * Returns    messages handled (> 0); 0: time is over, ps_stop(), or a refused publish may be tried again; or
  *            PS_EINVAL    NULL, or a pull handle
@@ -452,8 +455,9 @@ PS_API int ps_unsubscribe(ps_sub *sub);
  *            PS_ECLOSED   the handle is being closed, or was closed by a handler and is gone
  *            PS_EFORKED   a handle of the parent
  *            PS_ECORRUPT  the bus's memory is damaged beyond resynchronising
- *            PS_EFENCED   another member has taken this handle's place
+ *            PS_EFENCED   another member has taken this handle's slot
  *            PS_EUNLINKED the bus's file was deleted or replaced; told once, what is in memory can still be read
+ *            PS_EACCES, PS_ENOSPC    it would wait, and cannot make a socket to be woken by: as ps_fd()
  *            PS_ESYS      the system refused; ps_errmsg() has the text
  * Ownership  messages belong to the library and are valid while their handler runs.
  * Threads    one at a time.
@@ -467,11 +471,12 @@ PS_API int ps_dispatch(ps_bus *bus, int max, int timeout_ms);
  *
  *   bus         from ps_open(), with pull subscriptions or none yet; not NULL.
  *   msg         receives the message, NULL if none.
- *   timeout_ms  -1 for ever, 0 not at all.
+ *   timeout_ms  negative for ever, 0 not at all.
  *
  * Returns    1 a message; 0: time is over, ps_stop(), or a refused publish may be tried again; or
  *            PS_EINVAL    NULL, or a push handle
- *            PS_EBUSY, PS_ENOMEM, PS_ECLOSED, PS_EFORKED, PS_ECORRUPT, PS_EFENCED, PS_EUNLINKED, PS_ESYS   as ps_dispatch()
+ *            PS_EBUSY, PS_ENOMEM, PS_ECLOSED, PS_EFORKED, PS_ECORRUPT, PS_EFENCED, PS_EUNLINKED, PS_EACCES, PS_ENOSPC,
+ *            PS_ESYS      as ps_dispatch()
  * Ownership  the message is the library's, valid until the next ps_next() or ps_close() of this handle.
  * Threads    one at a time.
  * Blocking   for timeout_ms; EINTR is retried.   Allocates: when a message is larger than any before.
@@ -512,12 +517,16 @@ PS_API void ps_stop(ps_bus *bus);
  *
  *   bus     from ps_open(); not NULL.
  *
- * Level-triggered: it stays readable while a dispatch left something. After a publish answered PS_EAGAIN it also becomes
- * readable when a retry may succeed. Take it out of the event loop before ps_close().
+ * Level-triggered: it stays readable while a dispatch left something; now and then it is readable for nothing. After a publish
+ * answered PS_EAGAIN it also becomes readable when a retry may succeed, and some 100 times a second until it does. A dispatch
+ * makes it unreadable: also a program that only publishes calls ps_dispatch(bus, 0, 0) then, and tries again. What no message
+ * tells (PS_EUNLINKED) is found by a dispatch, so have one every minute or so. Take it out of the loop before ps_close().
  *
  * Returns    the descriptor (>= 0), always the same, close-on-exec; or
  *            PS_EINVAL    NULL
  *            PS_ENOTSUP   the handle observes only, or the backend has none
+ *            PS_EACCES    no permission to make a socket in the directory of the bus's file
+ *            PS_ENOSPC    no room for one there
  *            PS_ESYS      no descriptor to be had
  *            PS_ECLOSED, PS_EFORKED    as ps_publish()
  * Ownership  the bus's; closed by ps_close().
@@ -665,7 +674,8 @@ PS_API int ps_topic_escape(char *dst, size_t cap, const char *part, size_t len);
 PS_API const char *ps_strerror(int code);
 
 /*
- * ps_errmsg - the detail of this thread's last failed call: which URL option, which file, how many bytes were missing.
+ * ps_errmsg - the detail of this thread's last failed call: which URL option, which file, how many bytes were missing. Of all
+ * calls but ps_topic_escape(), which leaves none.
  *
  * Returns    a text; "" if nothing failed yet.
  * Ownership  the library's, until this thread's next failed call.

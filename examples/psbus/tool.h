@@ -79,7 +79,7 @@ double tool_now(void);                          /* seconds, monotonic */
 
 /* The URL with an option more, unless it names that option already; to be freed. NULL after a line about memory. */
 char *tool_url(const char *url, const char *option, const char *value);
-/* ps_open() with observe=1: takes no place, counts nowhere. */
+/* ps_open() with observe=1: takes no slot, counts nowhere. */
 int tool_observe(const char *url, ps_bus **bus);
 /* Who is there, at most PS_MEMBERS_MAX; *list is to be freed. The number, or an error of ps_members(). */
 int tool_members(ps_bus *bus, const char *topic, ps_member **list);
