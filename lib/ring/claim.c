@@ -134,7 +134,8 @@ static int claim_wait(struct ps__port *port)
     }
 }
 
-ps__a32 *ps__claim_enter(struct ps__port *port)
+/* The claim is this thread's until put_outside(the answer); waits for its turn. NULL: all swap, and so may this thread. */
+static ps__a32 *claim_enter(struct ps__port *port)
 {
     struct ps__claim *claim = port->claim;
     const uint32_t self = ps__thread_number() + 1;
@@ -171,6 +172,71 @@ void ps__claim_shared(struct ps__port *port)
         for (; now < until; now = ps__now_ns())
             for (int i = 0; i < 8; i++) ps__pause();
     run->crowded_ns = now;
+}
+
+/*
+ * By the owner, inside: is all before tail committed? It has committed all that it claimed, and so had those who gave the claim
+ * away; from whom it was taken away perhaps not, but that is before `unsure`: m13.10. Outside unsure may soon be beyond tail.
+ */
+static int claim_done(const struct ps__port *port, struct ps__lane *lane, uint64_t tail)
+{
+    uint32_t sure = ps__seq(tail) - ps__load_rlx(&port->claim->unsure);
+    return sure >= ps__seq(tail) - ps__seq(ps__load_acq(&lane->limit));
+}
+
+/* A full ring ends the owner's turn early, or makes it wait: no offence. */
+static void claim_excuse(struct ps__claim *claim, uint32_t tail)
+{
+    ps__store_rlx(&claim->since, tail - UINT32_MAX / 2);
+}
+
+/* A claim where the short ways end: it makes room, or looks for it ahead of need; or another thread has claimed since. */
+static PS_NOINLINE int claim_slow(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
+{
+    struct ps__lane *lane = port->own.lane;
+    ps__a32 *inside = claim_enter(port);
+    int looked = 0;
+    if (!inside) ps__claim_shared(port);
+    for (uint64_t tail = ps__load_rlx(&lane->tail), next;;) {
+        int room = put_next(port, lane, tail, units, &next, first);
+        if (room == PUT_FULL || (room == PUT_MARKED && !looked)) {
+            int done = inside && claim_done(port, lane, tail);
+            if (inside) put_outside(inside);
+            int err = ps__ring_make_room(port, tail, ps__pos(next) - ps__pos(tail), room == PUT_FULL, done);
+            if (err) {
+                if (inside) claim_excuse(port->claim, ps__seq(tail));
+                return err;
+            }
+            inside = claim_enter(port);
+            tail = ps__load_rlx(&lane->tail);
+            looked = 1;
+            continue;
+        }
+        if (inside) {
+            ps__store_rlx(&lane->tail, next);
+            put_outside(inside);
+        } else if (PS_LIKELY(ps__cas_rlx(&lane->tail, &tail, next))) {
+            put_swapped(port, next);
+        } else {
+            continue;
+        }
+        *claimed = tail;
+        return 0;
+    }
+}
+
+/* By swap, of a thread that goes on where its last claim ended; and all that the short ways leave. */
+int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first)
+{
+    struct ps__lane *lane = port->own.lane;
+    uint64_t tail = ps__load_rlx(&lane->tail), next;
+    if (PS_LIKELY(ps__claim_goes_on(port, tail) && put_next(port, lane, tail, units, &next, first) == PUT_FITS) &&
+        PS_LIKELY(ps__cas_rlx(&lane->tail, &tail, next))) {
+        put_swapped(port, next);
+        *claimed = tail;
+        return 0;
+    }
+    return claim_slow(port, units, claimed, first);
 }
 
 #undef CLAIM_TURN_NS

@@ -42,13 +42,6 @@ PS_PRIVATE_OBJECT PS__TLS struct ps__claim_run ps__claim_run;
 
 /* Of a claim that is free: it is this thread's, or shared. */
 PS_PRIVATE void ps__claim_take(struct ps__port *port);
-/* A full ring ends the owner's turn early, or makes it wait: no offence. */
-static inline void ps__claim_excuse(struct ps__claim *claim, uint32_t tail)
-{
-    ps__store_rlx(&claim->since, tail - UINT32_MAX / 2);
-}
-/* The claim is this thread's until put_outside(the answer); waits for its turn. NULL: all swap, and so may this thread. */
-PS_PRIVATE ps__a32 *ps__claim_enter(struct ps__port *port);
 /* Before a claim by swap. */
 PS_PRIVATE void ps__claim_shared(struct ps__port *port);
 

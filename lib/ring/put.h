@@ -103,7 +103,7 @@ static PS_ALWAYS_INLINE int put_next(const struct ps__port *port, struct ps__lan
     return PS_UNLIKELY(put_marked(port, tail, units)) ? PUT_MARKED : PUT_FITS;
 }
 
-/* In publish.c. The tail before the claim in *claimed, its payload's first unit in *first. 0, PS_EAGAIN, PS_ECORRUPT. */
+/* In claim.c. The tail before the claim in *claimed, its payload's first unit in *first. 0, PS_EAGAIN, PS_ECORRUPT. */
 PS_PRIVATE int ps__put_claim(struct ps__port *port, uint32_t units, uint64_t *claimed, uint32_t *first);
 
 /* The same, by the owner while there is room: nearly always. */
