@@ -3,7 +3,7 @@
  * test_shm_wake.c - a sleeper in another process is always woken. The test variant of the library has no insurance (no look
  * without a ring), so a lost wake-up is a sleep to the end.
  */
-#include "actors.h"
+#include "forge.h"
 
 #include <poll.h>
 
@@ -290,6 +290,23 @@ static void test_p12_event_loop_is_quiet_after_the_reader_that_held_it_back_died
     assert_int_equal(scratch_count(scratch_path, NULL), 0);
 }
 
+/* Another thread's publish was refused, and before it has set its timer a dispatch tells that there is room. */
+static void test_p12_event_loop_is_quiet_after_a_refusal_that_a_dispatch_overtook(void **state)
+{
+    (void)state;
+    ps_bus *bus;
+    assert_ok(ps_open(&bus, scratch_url("bus", "")));
+    struct pollfd p = { ps_fd(bus), POLLIN, 0 };
+    int turns = 0;
+    assert_int_equal(ps_dispatch(bus, 0, 0), 0);
+    ps__space_timer(&forge_shm(bus)->port, 1);
+    assert_int_equal(poll(&p, 1, DEADLINE_MS), 1);
+    for (; turns < 1000 && poll(&p, 1, 50) == 1; turns++)
+        assert_int_equal(ps_dispatch(bus, 0, 0), 0);
+    assert_in_range(turns, 1, 999);
+    assert_ok(ps_close(bus));
+}
+
 #define WAKE_TEST(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 
 int main(void)
@@ -301,6 +318,7 @@ int main(void)
         WAKE_TEST(test_p3_member_by_descriptor_is_woken_and_wakes_or_is_refused),
         WAKE_TEST(test_p3_member_by_descriptor_wakes_one_that_inherited_the_bus),
         WAKE_TEST(test_p12_event_loop_is_quiet_after_the_reader_that_held_it_back_died),
+        WAKE_TEST(test_p12_event_loop_is_quiet_after_a_refusal_that_a_dispatch_overtook),
     };
     return cmocka_run_group_tests_name("shm_wake", tests, NULL, NULL);
 }

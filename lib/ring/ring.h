@@ -176,7 +176,8 @@ struct ps__port {
     struct ps__kept timer;              /* in the set: a refused publish is looked at again, for a dropped lock rings nobody */
     pthread_mutex_t fds;                /* making the two */
     ps__a32 woken, event_set, in_wait, fd_used;
-    int armed, timer_set, told;         /* by the dispatching thread; told: this dispatch says that room came about */
+    ps__a32 timer_runs;                 /* or ran out: set under fds; a look without it stops the timer too late at worst */
+    int armed, told;                    /* by the dispatching thread; told: this dispatch says that room came about */
     ps__a32 deaf;                       /* nobody can ring us: sleep in slices. Set by env.bell */
     uint64_t sleep_number;              /* of the last sleep; even while awake */
     pthread_mutex_t space;              /* guards the next five: one leader polls, further threads queue */

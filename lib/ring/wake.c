@@ -133,13 +133,13 @@ static void sleep_begin(struct ps__port *port)
 {
     sleep_disarm(port);
     wake_clear(port);
-    if (port->timer_set) ps__space_timer(port, 0);
-    port->timer_set = 0;
+    /* Whoever set it: what ran out stays readable until it is stopped. Before the look: a refusal behind it sets it anew. */
+    if (ps__load_rlx(&port->timer_runs)) ps__space_timer(port, 0);
     if (ps__load_rlx(&port->want_space)) {
         int rung = ps__space_came(port, 1);
         if (rung) ps__store_rlx(&port->want_space, 0);
+        else ps__space_timer(port, PS__SLICE_MS);
         port->told |= rung;                     /* if it would sleep otherwise, it returns */
-        ps__space_timer(port, rung ? 0 : PS__SLICE_MS);
     }
     if (ps__load_rlx(&port->space_polled) && !ps__load_rlx(&port->want_space)) ps__space_quiet(port);
 }
@@ -152,10 +152,7 @@ static void sleep_end(struct ps__port *port)
         sleep_arm(port);
         /* Nobody rings the deaf, and nobody rings for a claim whose owner died: look again in a while. */
         int found = ps__reader_look(port, &blocked);
-        if (!found && (ps__load_rlx(&port->deaf) || blocked < PS_MEMBERS_MAX)) {
-            ps__space_timer(port, PS__SLICE_MS);
-            port->timer_set = 1;
-        }
+        if (!found && (ps__load_rlx(&port->deaf) || blocked < PS_MEMBERS_MAX)) ps__space_timer(port, PS__SLICE_MS);
         if (!found) return;
         sleep_disarm(port);
     }

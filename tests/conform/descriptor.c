@@ -382,6 +382,56 @@ static void test_p12_fd_after_a_blocked_publish_not_readable_for_nothing(void **
     conform_close(p.bus);
 }
 
+/* Nothing is left to be told: does the descriptor fall silent? It may be readable for nothing now and then. */
+static int descriptor_silent(ps_bus *bus, int fd)
+{
+    int turns = 0;
+
+    while (turns < 1000 && conform_readable(fd, 50) && ps_dispatch(bus, 0, 0) == 0)
+        turns++;
+    return turns < 1000;
+}
+
+static void *descriptor_told(void *arg)
+{
+    struct descriptor_insist *p = arg;
+
+    atomic_store(&p->waits, conform_thread_id());
+    p->error = ps_dispatch(p->bus, 0, DEADLINE_MS);
+    return NULL;
+}
+
+/* Told in its sleep: what would have made the descriptor readable is not left behind. */
+static void test_p12_fd_after_a_sleeper_was_told_of_room_not_readable_for_ever(void **state)
+{
+    static struct conform_log log;
+    struct descriptor_insist p;
+    pthread_t thread;
+    ps_bus *b;
+    int fd;
+
+    (void)state;
+    conform_need(PS_CAN_RELIABLE);
+    memset(&p, 0, sizeof p);
+    p.bus = conform_open("depth=2&evict=-1");
+    b = conform_open(NULL);
+    conform_subscribe(b, "t", &log);
+    fd = ps_fd(p.bus);
+    conform_drain(p.bus);
+    for (int round = 0; round < 5; round++) {
+        assert_true(conform_fill(p.bus, "t", 0, 100) < 100);
+        conform_start(&thread, descriptor_told, &p);
+        assert_true(conform_blocked(&p.waits));
+        assert_true(conform_drain(b) > 0);
+        conform_join(thread);
+        assert_int_equal(p.error, 0);
+        atomic_store(&p.waits, 0);
+        assert_true(descriptor_silent(p.bus, fd));
+    }
+    conform_close(p.bus);
+    conform_close(b);
+}
+
 static const struct CMUnitTest tests[] = {
     conform_test(test_p12_fd_same_every_time_close_on_exec),
     conform_test(test_p12_fd_first_call_readable_at_once),
@@ -395,5 +445,6 @@ static const struct CMUnitTest tests[] = {
     conform_test(test_full_refused_publisher_asleep_woken_when_there_is_room),
     conform_test(test_full_refused_publisher_told_without_sleeping),
     conform_test(test_p12_fd_after_a_blocked_publish_not_readable_for_nothing),
+    conform_test(test_p12_fd_after_a_sleeper_was_told_of_room_not_readable_for_ever),
 };
 CONFORM_AREA(conform_descriptor_area);
