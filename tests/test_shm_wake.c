@@ -6,6 +6,7 @@
 #include "forge.h"
 
 #include <poll.h>
+#include <pthread.h>
 
 #define WAKE_ROUNDS 15000
 #define WAKE_MS     5000                /* far beyond any wake: who sleeps that long was forgotten */
@@ -118,6 +119,58 @@ static void test_p3_message_that_comes_while_the_reader_falls_asleep_wakes_it(vo
         }
         assert_child(s, child);
         assert_ok(ps_close(bus));
+    }
+}
+
+/* ---------------------------------------------------------------- two threads that need the bell for the first time */
+
+#define FIRST_ROUNDS 500
+
+struct first_sleep {
+    ps_bus *bus;
+    atomic_int meet;
+    int rc;
+};
+
+static void *first_sleep(void *arg)
+{
+    struct first_sleep *f = arg;
+    atomic_fetch_add(&f->meet, 1);
+    while (atomic_load(&f->meet) < 2)
+        ;
+    f->rc = ps_dispatch(f->bus, 1, WAKE_MS);
+    return NULL;
+}
+
+/* Both bind it, and neither may take the other's name away. */
+static void test_p3_fd_beside_another_threads_first_sleep_leaves_one_that_rings(void **state)
+{
+    (void)state;
+    struct inbox *in = support_shared(sizeof *in);
+    for (uint64_t i = 0; i < FIRST_ROUNDS; i++) {
+        struct first_sleep f = { .rc = 0 };
+        pthread_t thread;
+        ps_bus *ringer;
+        assert_ok(ps_open(&f.bus, scratch_url("bus", "")));
+        assert_ok(ps_open(&ringer, scratch_url("bus", "")));
+        assert_ok(ps_subscribe(f.bus, "t", inbox_take, in, NULL, NULL));
+        assert_int_equal(pthread_create(&thread, NULL, first_sleep, &f), 0);
+        while (atomic_load(&f.meet) < 1)
+            sched_yield();
+        atomic_fetch_add(&f.meet, 1);
+        for (volatile uint64_t spin = support_random() % 20000; spin; spin--)
+            ;
+        int fd = ps_fd(f.bus), rc = say(ringer, "t", 1, i, 40);
+        pthread_join(thread, NULL);
+        assert_ok(fd);
+        assert_int_equal(rc, 1);
+        if (f.rc != 1)
+            fail_msg("round %d: ps_dispatch %d where a message was there", (int)i, f.rc);
+        int sockets;
+        scratch_count(scratch_path, &sockets);
+        assert_true(sockets >= 1);
+        assert_ok(ps_close(ringer));
+        assert_ok(ps_close(f.bus));
     }
 }
 
@@ -314,6 +367,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         WAKE_TEST(test_p3_sleepers_in_two_processes_are_always_woken),
         WAKE_TEST(test_p3_message_that_comes_while_the_reader_falls_asleep_wakes_it),
+        WAKE_TEST(test_p3_fd_beside_another_threads_first_sleep_leaves_one_that_rings),
         WAKE_TEST(test_p3_sleeper_on_a_bus_with_a_long_name_is_woken),
         WAKE_TEST(test_p3_member_by_descriptor_is_woken_and_wakes_or_is_refused),
         WAKE_TEST(test_p3_member_by_descriptor_wakes_one_that_inherited_the_bus),

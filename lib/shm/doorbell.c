@@ -119,17 +119,19 @@ static int doorbell_rebind(struct ps__shm *shm, int which)
     int fresh = doorbell_socket(shm);
     if (fresh < 0) return fresh;
     int err = doorbell_bind(shm, fresh, which);
-    const int fd = ps__kept_fd(&shm->bell[which]), set = ps__kept_fd(&shm->port.pollset);
+    const int fd = ps__kept_fd(&shm->bell[which]);
+    pthread_mutex_lock(&shm->port.fds);                 /* a set that is being made gets the old or the new one, not neither */
     if (!err && dup3(fresh, fd, O_CLOEXEC) < 0) err = -errno;
+    if (!err && fstat(fd, &st) == 0) shm->bell[which].ino = st.st_ino;
+    if (!err && ps__kept_valid(&shm->port.pollset)) err = ps__pollset_add(ps__kept_fd(&shm->port.pollset), fd);
+    pthread_mutex_unlock(&shm->port.fds);
     ps__close_fd(fresh);
-    if (err) return err;
-    if (fstat(fd, &st) == 0) shm->bell[which].ino = st.st_ino;
-    return ps__kept_valid(&shm->port.pollset) ? ps__pollset_add(set, fd) : 0;
+    return err;
 }
 
-int ps__bell_bind(struct ps__port *port, int which)
+/* Under shm->bells: who binds removes the name that another thread has just bound. A descriptor, or -errno. */
+static int doorbell_ready(struct ps__shm *shm, int which)
 {
-    struct ps__shm *shm = (struct ps__shm *)(void *)port;
     int err;
     if (ps__kept_fd(&shm->bell[which]) < 0) {
         int fd = doorbell_socket(shm);
@@ -140,7 +142,7 @@ int ps__bell_bind(struct ps__port *port, int which)
     if (!shm->bound[which]) {
         err = doorbell_bind(shm, ps__kept_fd(&shm->bell[which]), which);
         /* Abstract names are free to all: a stranger who sits on ours must not keep us from sleeping. Tried again next time. */
-        if (which == PS__BELL_MESSAGE) ps__store_rlx(&port->deaf, err == -EADDRINUSE);
+        if (which == PS__BELL_MESSAGE) ps__store_rlx(&shm->port.deaf, err == -EADDRINUSE);
         if (err == -EADDRINUSE) return ps__kept_fd(&shm->bell[which]);
         if (err) return err;
         shm->bound[which] = 1;
@@ -150,12 +152,21 @@ int ps__bell_bind(struct ps__port *port, int which)
     return ps__kept_fd(&shm->bell[which]);
 }
 
+int ps__bell_bind(struct ps__port *port, int which)
+{
+    struct ps__shm *shm = (struct ps__shm *)(void *)port;
+    pthread_mutex_lock(&shm->bells);
+    int fd = doorbell_ready(shm, which);
+    pthread_mutex_unlock(&shm->bells);
+    return fd;
+}
+
 int ps__bell_drain(struct ps__port *port, int which)
 {
     struct ps__shm *shm = (struct ps__shm *)(void *)port;
     char byte;
     int rung = 0;
-    if (!shm->bound[which] || !ps__kept_valid(&shm->bell[which])) return 0;
+    if (!ps__kept_valid(&shm->bell[which])) return 0;
     for (int i = 0; i < DOORBELL_DRAIN && recv(ps__kept_fd(&shm->bell[which]), &byte, 1, MSG_DONTWAIT) >= 0; i++) rung = 1;
     return rung;
 }

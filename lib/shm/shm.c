@@ -171,6 +171,7 @@ static int shm_enter(struct ps__shm *shm, ps_host *host, const ps_url *url)
     ps__kept_none(&shm->dirfd);
     port->observe = url->observe;
     pthread_mutex_init(&shm->geometry_lock, NULL);
+    pthread_mutex_init(&shm->bells, NULL);
     shm->fork.in_child = shm_in_child;
     ps__fork_add(&shm->fork);           /* before the lock: a child that is forked meanwhile must not keep it */
     int err = ps__shm_attach(shm, url);
