@@ -243,6 +243,62 @@ static void test_p7_sleeper_is_woken_by_a_publisher_that_has_lost_its_descriptor
     assert_ok(ps_close(reader));
 }
 
+/* Takes every descriptor that is left; how many. */
+static int take_all(int *taken, int most)
+{
+    struct rlimit few;
+    int n = 0;
+    if (getrlimit(RLIMIT_NOFILE, &few) != 0)
+        return -1;
+    few.rlim_cur = (rlim_t)most;
+    if (setrlimit(RLIMIT_NOFILE, &few) != 0)
+        return -1;
+    while (n < most && (taken[n] = dup(2)) >= 0)
+        n++;
+    return n;
+}
+
+static void give_back(const int *taken, int n)
+{
+    while (n > 0)
+        close(taken[--n]);
+}
+
+/* A publisher's lane is to be mapped just when no descriptor is left, and who published is not going to ring again. */
+static int poor_reader_child(void *arg)
+{
+    struct stage *s = arg;
+    ps_bus *bus;
+    int taken[64], n;
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
+    CHILD_CHECK(s, ps_subscribe(bus, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
+    struct pollfd p = { ps_fd(bus), POLLIN, 0 };
+    CHILD_CHECK(s, ps_dispatch(bus, 0, 0) == 0);
+    CHILD_CHECK(s, (n = take_all(taken, 64)) > 0);
+    s->ready = 1;
+    CHILD_CHECK(s, poll(&p, 1, DEADLINE_MS) == 1);
+    CHILD_CHECK(s, ps_dispatch(bus, 0, 0) == PS_ESYS);
+    give_back(taken, n);
+    CHILD_CHECK(s, poll(&p, 1, DEADLINE_MS / 4) == 1);
+    CHILD_CHECK(s, ps_dispatch(bus, 0, 0) == 1);
+    while (poll(&p, 1, 50) == 1)        /* and then it is silent */
+        CHILD_CHECK(s, ps_dispatch(bus, 0, 0) == 0);
+    return ps_close(bus) != 0;
+}
+
+static void test_p12_fd_readable_when_a_lane_can_be_mapped_at_last(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(scratch_url("bus", ""));
+    ps_bus *bus;
+    assert_ok(ps_open(&bus, s->url));
+    pid_t child = start_child(poor_reader_child, s);
+    assert_true(wait_word(&s->ready, 1));
+    assert_int_equal(say(bus, "t", 1, 0, 40), 1);
+    assert_child(s, child);
+    assert_ok(ps_close(bus));
+}
+
 #define RESOURCES_TEST(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 
 /* Started without standard streams: everything that makes a descriptor, and what is printed goes nowhere. */
@@ -285,6 +341,7 @@ int main(void)
         RESOURCES_TEST(test_loan_without_memory_leaves_no_mapping),
         RESOURCES_TEST(test_closefrom_then_files_of_the_program_stay_as_they_are),
         RESOURCES_TEST(test_without_standard_streams_nothing_is_printed_into_the_bus),
+        RESOURCES_TEST(test_p12_fd_readable_when_a_lane_can_be_mapped_at_last),
         RESOURCES_TEST(test_p7_sleeper_is_woken_by_a_publisher_that_has_lost_its_descriptors),
     };
     return cmocka_run_group_tests_name("resources", tests, NULL, NULL);

@@ -449,8 +449,9 @@ void ps__port_end(void *state, int flags)
 }
 
 /*
- * Is something there to be read? *blocked: a lane whose next message is claimed and not committed, else PS_MEMBERS_MAX. NULL, for
- * who looks again and again: nobody asks, and tail is left alone.
+ * Is something there to be read? 1, 0; below 0: only in a lane that cannot be mapped now, and the next next() says why. *blocked:
+ * a lane whose next message is claimed and not committed, else PS_MEMBERS_MAX. NULL, for who looks again and again: nobody asks,
+ * and tail is left alone.
  */
 int ps__reader_look(struct ps__port *port, unsigned *blocked)
 {
@@ -458,8 +459,11 @@ int ps__reader_look(struct ps__port *port, unsigned *blocked)
     if (!ps__load_acq(&port->joined)) return 0;
     if (ps__cells_left(port)) return 1;
     unsigned high = ps__lanes_high(port);
+    int failed = 0;
     for (unsigned l = 0; l < high; l++) {
-        if (reader_mute(port, l) || reader_lane(port, l) <= 0) continue;        /* an error shows in the next next() */
+        int rc = reader_mute(port, l) ? 0 : reader_lane(port, l);
+        if (rc < 0) failed = rc;
+        if (rc <= 0) continue;
         const struct ps__view *view = &port->view[l];
         uint64_t next = port->next[l], stamp = ps__load_acq(&ps__cell_of(view, next)->stamp);
         int found = stamp != 0 && (int64_t)(stamp - next - 1) >= 0;
@@ -474,7 +478,7 @@ int ps__reader_look(struct ps__port *port, unsigned *blocked)
         /* A claim a whole lap old cannot be unfinished, it gates: the lane is damaged. */
         if (claimed > (int32_t)view->cells && ps__reader_step_over(port, l, stamp, (uint32_t)next + (uint32_t)claimed)) return 1;
     }
-    return 0;
+    return failed;
 }
 
 #undef READER_RESYNCS

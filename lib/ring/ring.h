@@ -174,7 +174,7 @@ struct ps__port {
     struct ps__kept event;              /* readable: wake() was called, or work was left */
     struct ps__kept pollset;            /* what ps_fd() answers */
     struct ps__kept timer;              /* in the set: a refused publish is looked at again, for a dropped lock rings nobody */
-    pthread_mutex_t fds;                /* making the two */
+    pthread_mutex_t fds;                /* making the three, setting the timer */
     ps__a32 woken, event_set, in_wait, fd_used;
     ps__a32 timer_runs;                 /* or ran out: set under fds; a look without it stops the timer too late at worst */
     int armed, told;                    /* by the dispatching thread; told: this dispatch says that room came about */

@@ -116,10 +116,6 @@ static int space_again(struct ps__port *port)
 PS_COLD void ps__space_timer(struct ps__port *port, int ms)
 {
     pthread_mutex_lock(&port->fds);
-    if (ps__kept_fd(&port->timer) < 0 && ms && ps__kept_valid(&port->pollset)) {
-        int fd = ps__timer_open();
-        if (fd >= 0 && ps__kept_set(&port->timer, fd) == 0) (void)ps__pollset_add(ps__kept_fd(&port->pollset), fd);
-    }
     if (ps__kept_valid(&port->timer)) ps__timer_set(ps__kept_fd(&port->timer), ms);
     ps__store_rlx(&port->timer_runs, ms != 0);
     pthread_mutex_unlock(&port->fds);

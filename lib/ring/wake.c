@@ -148,12 +148,14 @@ static void sleep_end(struct ps__port *port)
 {
     port->told = 0;
     unsigned blocked;
-    if (!ps__reader_look(port, &blocked)) {
+    if (ps__reader_look(port, &blocked) <= 0) {
         sleep_arm(port);
-        /* Nobody rings the deaf, and nobody rings for a claim whose owner died: look again in a while. */
+        /* Nobody rings the deaf, nor for a claim whose owner died, nor again for a lane that could not be mapped: in a while. */
         int found = ps__reader_look(port, &blocked);
-        if (!found && (ps__load_rlx(&port->deaf) || blocked < PS_MEMBERS_MAX)) ps__space_timer(port, PS__SLICE_MS);
-        if (!found) return;
+        if (found <= 0) {
+            if (found || ps__load_rlx(&port->deaf) || blocked < PS_MEMBERS_MAX) ps__space_timer(port, PS__SLICE_MS);
+            return;
+        }
         sleep_disarm(port);
     }
     ps__wake_signal(port);
@@ -261,6 +263,22 @@ int ps__port_wait(void *state, int timeout_ms)
     return result == 3 ? 0 : result;
 }
 
+/* Under port->fds: the set and its timer, which may be needed when there is no descriptor to be had. */
+PS_COLD static int fd_make(struct ps__port *port, int bell)
+{
+    int set = ps__pollset_open(), timer = ps__timer_open(), err = set < 0 ? set : timer < 0 ? timer : 0;
+    if (!err) err = ps__pollset_add(set, ps__kept_fd(&port->event));
+    if (!err) err = ps__pollset_add(set, bell);
+    if (!err) err = ps__pollset_add(set, timer);
+    if (!err && (err = ps__kept_set(&port->timer, timer))) timer = -1;          /* closed */
+    if (!err && (err = ps__kept_set(&port->pollset, set))) set = -1;
+    if (!err) return 0;
+    ps__kept_none(&port->timer);
+    ps__close_fd(timer);
+    ps__close_fd(set);
+    return err;
+}
+
 PS_COLD int ps__port_fd(void *state)
 {
     struct ps__port *port = state;
@@ -270,13 +288,7 @@ PS_COLD int ps__port_fd(void *state)
     if (err) return err;
     if (bell < 0) return ps__fail_sys(-bell, "no descriptor to sleep on");
     pthread_mutex_lock(&port->fds);
-    if (ps__kept_fd(&port->pollset) < 0) {
-        int set = ps__pollset_open();
-        err = set < 0 ? set : ps__pollset_add(set, ps__kept_fd(&port->event));
-        if (!err) err = ps__pollset_add(set, bell);
-        if (err) ps__close_fd(set);
-        else err = ps__kept_set(&port->pollset, set);
-    }
+    if (ps__kept_fd(&port->pollset) < 0) err = fd_make(port, bell);
     pthread_mutex_unlock(&port->fds);
     if (err) return ps__fail_sys(-err, "no descriptor for ps_fd");
     ps__store_rlx(&port->fd_used, 1);
