@@ -299,6 +299,74 @@ static void test_p12_fd_readable_when_a_lane_can_be_mapped_at_last(void **state)
     assert_ok(ps_close(bus));
 }
 
+/* Closes what leads to the directory of the bus, what was inherited too; how many. */
+static int close_directory(const struct stage *s)
+{
+    size_t len = (size_t)(strrchr(s->url, '/') - s->url) - strlen("shm://");
+    int closed = 0;
+    for (int fd = 3; fd < 64; fd++) {
+        char link[32], target[256];
+        snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+        ssize_t n = readlink(link, target, sizeof target);
+        if (n == (ssize_t)len && memcmp(target, s->url + strlen("shm://"), len) == 0)
+            closed += close(fd) == 0;
+    }
+    return closed;
+}
+
+/* A name too long for an address, and no descriptor to find another way just when it is to be rung for the first time. */
+static int poor_ringer_child(void *arg)
+{
+    struct stage *s = arg;
+    ps_bus *bus;
+    int taken[64], n;
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
+    CHILD_CHECK(s, say(bus, "t", 1, 0, 40) == 1);       /* its lane is there */
+    s->ready = 1;
+    CHILD_CHECK(s, wait_word(&s->go, 1));
+    CHILD_CHECK(s, (n = take_all(taken, 64)) > 0);
+    CHILD_CHECK(s, say(bus, "t", 1, 1, 40) == 1);
+    CHILD_CHECK(s, wait_word(&s->go, 2));
+    /* Who could not ring tries again at the next message. */
+    CHILD_CHECK(s, close_directory(s) > 0);
+    while ((taken[n] = dup(2)) >= 0)
+        n++;
+    CHILD_CHECK(s, say(bus, "t", 1, 2, 40) == 1);
+    give_back(taken, n);
+    CHILD_CHECK(s, say(bus, "t", 1, 3, 40) == 1);
+    CHILD_CHECK(s, wait_word(&s->done, 1));
+    return ps_close(bus) != 0;
+}
+
+static void test_p3_sleeper_with_a_long_name_is_woken_by_who_has_no_descriptor_left(void **state)
+{
+    (void)state;
+    char dir[200], url[250];
+    snprintf(dir, sizeof dir, "%s/%0100d", scratch_path, 1);
+    snprintf(url, sizeof url, "shm://%s/bus", dir);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    struct stage *s = stage_new(url);
+    ps_bus *reader;
+    assert_ok(ps_open(&reader, url));
+    assert_ok(ps_subscribe(reader, "t", inbox_take, &s->inbox[0], NULL, NULL));
+    pid_t child = start_child(poor_ringer_child, s);
+    assert_true(wait_word(&s->ready, 1));
+    struct pollfd p = { ps_fd(reader), POLLIN, 0 };
+    for (uint64_t i = 1; i <= 2; i++) {
+        while (ps_dispatch(reader, 0, 0) > 0)
+            ;
+        assert_int_equal(s->inbox[0].count, i);
+        s->go = i;
+        if (poll(&p, 1, DEADLINE_MS / 4) != 1)
+            fail_msg("message %d does not wake its reader; child's line %d", (int)i, (int)s->line);
+    }
+    assert_int_equal(hear(reader, &s->inbox[0], 4), 0);
+    s->done = 1;
+    assert_child(s, child);
+    assert_ok(ps_close(reader));
+    assert_int_equal(rmdir(dir), 0);
+}
+
 #define RESOURCES_TEST(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 
 /* Started without standard streams: everything that makes a descriptor, and what is printed goes nowhere. */
@@ -342,6 +410,7 @@ int main(void)
         RESOURCES_TEST(test_closefrom_then_files_of_the_program_stay_as_they_are),
         RESOURCES_TEST(test_without_standard_streams_nothing_is_printed_into_the_bus),
         RESOURCES_TEST(test_p12_fd_readable_when_a_lane_can_be_mapped_at_last),
+        RESOURCES_TEST(test_p3_sleeper_with_a_long_name_is_woken_by_who_has_no_descriptor_left),
         RESOURCES_TEST(test_p7_sleeper_is_woken_by_a_publisher_that_has_lost_its_descriptors),
     };
     return cmocka_run_group_tests_name("resources", tests, NULL, NULL);

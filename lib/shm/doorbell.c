@@ -4,9 +4,10 @@
  *
  * A descriptor, because an event loop can poll it; no helper thread; gone with its owner. One socket a handle rings with and is
  * rung on, made at ps_open so that ringing never fails for want of descriptors, bound when the handle first sleeps; a second
- * one for a handle that waits for space. Names derive from slot and the bus's random id and are never read from shared memory:
- * beside the file of a named bus, in the abstract namespace for an anonymous one and for space (whose waits are short slices
- * anyway, so that a bus has one file name per member at most). What a datagram holds is ignored.
+ * one for a handle that waits for space; and the directory, where a name is too long for an address. Names derive from slot and
+ * the bus's random id and are never read from shared memory: beside the file of a named bus, in the abstract namespace for an
+ * anonymous one and for space (whose waits are short slices anyway, so that a bus has one file name per member at most). What a
+ * datagram holds is ignored.
  */
 #include "shm.h"
 #include <errno.h>
@@ -30,12 +31,6 @@ static int doorbell_socket(struct ps__shm *shm)
     return fd;
 }
 
-int ps__bell_open(struct ps__shm *shm)
-{
-    int fd = doorbell_socket(shm);
-    return fd < 0 ? fd : ps__kept_set(&shm->bell[PS__BELL_MESSAGE], fd);
-}
-
 /*
  * "NAME@ID.SLOT", beside the file: no bus has such a name. A long NAME is left out, for an address is short. The tool looks for
  * these names: examples/psbus/sockets.c.
@@ -53,8 +48,21 @@ static int doorbell_named(const struct ps__shm *shm, int which)
     return which == PS__BELL_MESSAGE && shm->path[0] && !shm->proc && !shm->header.anonymous;
 }
 
-/* The address of a slot's bell; its length, or 0 if it cannot be formed. */
-static socklen_t doorbell_address(struct ps__shm *shm, unsigned slot, int which, struct sockaddr_un *address)
+/* The directory's descriptor, or -errno. */
+static int doorbell_directory(struct ps__shm *shm)
+{
+    int err = 0;
+    pthread_mutex_lock(&shm->port.fds);         /* any thread may ring, when the program has closed what was opened by ps_open */
+    if (!ps__kept_valid(&shm->dirfd)) {
+        int fd = ps__fd_private(open(shm->dir, O_PATH | O_DIRECTORY | O_CLOEXEC));
+        err = fd < 0 ? -errno : ps__kept_set(&shm->dirfd, fd);
+    }
+    pthread_mutex_unlock(&shm->port.fds);
+    return err ? err : ps__kept_fd(&shm->dirfd);
+}
+
+/* The address of a slot's bell; its length, or -errno if there is no descriptor to form it with. */
+static int doorbell_address(struct ps__shm *shm, unsigned slot, int which, struct sockaddr_un *address)
 {
     char path[PS__SHM_PATH + 32];
     memset(address, 0, sizeof *address);
@@ -62,25 +70,28 @@ static socklen_t doorbell_address(struct ps__shm *shm, unsigned slot, int which,
     if (!doorbell_named(shm, which)) {                  /* abstract: a leading NUL, no trailing one */
         int n = snprintf(address->sun_path + 1, sizeof address->sun_path - 1, "psbus-%016llx%016llx-%u%c",
                          (unsigned long long)shm->header.id[0], (unsigned long long)shm->header.id[1], slot, "ms"[which]);
-        return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + (size_t)n);
+        return (int)offsetof(struct sockaddr_un, sun_path) + 1 + n;
     }
     int n = doorbell_path(shm, slot, path, sizeof path);
     const char *name = path;
     char proc[PS__SHM_PATH + 64];
     if ((size_t)n >= sizeof address->sun_path) {        /* too long for an address: by way of the directory */
-        pthread_mutex_lock(&shm->port.fds);     /* any thread may ring */
-        if (!ps__kept_valid(&shm->dirfd)) {
-            int fd = ps__fd_private(open(shm->dir, O_PATH | O_DIRECTORY | O_CLOEXEC));
-            if (fd >= 0) (void)ps__kept_set(&shm->dirfd, fd);
-        }
-        pthread_mutex_unlock(&shm->port.fds);
-        if (ps__kept_fd(&shm->dirfd) < 0) return 0;
-        n = snprintf(proc, sizeof proc, "/proc/self/fd/%d%s", ps__kept_fd(&shm->dirfd), strrchr(path, '/'));
+        int fd = doorbell_directory(shm);
+        if (fd < 0) return fd;
+        n = snprintf(proc, sizeof proc, "/proc/self/fd/%d%s", fd, strrchr(path, '/'));
         name = proc;
-        if ((size_t)n >= sizeof address->sun_path) return 0;
+        if ((size_t)n >= sizeof address->sun_path) return -ENAMETOOLONG;
     }
     memcpy(address->sun_path, name, (size_t)n + 1);
-    return (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)n + 1);
+    return (int)offsetof(struct sockaddr_un, sun_path) + n + 1;
+}
+
+int ps__bell_open(struct ps__shm *shm)
+{
+    struct sockaddr_un longest;
+    int fd = doorbell_socket(shm), err = fd < 0 ? fd : ps__kept_set(&shm->bell[PS__BELL_MESSAGE], fd);
+    int len = err ? err : doorbell_address(shm, PS_MEMBERS_MAX - 1, PS__BELL_MESSAGE, &longest);
+    return len < 0 ? len : 0;
 }
 
 void ps__bell_unlink(struct ps__shm *shm, unsigned slot)
@@ -94,11 +105,11 @@ void ps__bell_unlink(struct ps__shm *shm, unsigned slot)
 static int doorbell_bind(struct ps__shm *shm, int fd, int which)
 {
     struct sockaddr_un address;
-    socklen_t len = doorbell_address(shm, shm->port.slot, which, &address);
-    if (!len) return -ENAMETOOLONG;
-    if (!doorbell_named(shm, which)) return bind(fd, (struct sockaddr *)&address, len) ? -errno : 0;
+    int len = doorbell_address(shm, shm->port.slot, which, &address);
+    if (len < 0) return len;
+    if (!doorbell_named(shm, which)) return bind(fd, (struct sockaddr *)&address, (socklen_t)len) ? -errno : 0;
     ps__bell_unlink(shm, shm->port.slot);               /* what a dead owner of the slot left */
-    if (bind(fd, (struct sockaddr *)&address, len)) return -errno;
+    if (bind(fd, (struct sockaddr *)&address, (socklen_t)len)) return -errno;
     char path[PS__SHM_PATH + 32];
     struct stat st;
     /* The bus's own mode, before the slot shows that somebody sleeps: whoever may publish may ring. */
@@ -176,18 +187,18 @@ int ps__bell_ring(struct ps__port *port, unsigned slot, int which)
     struct ps__shm *shm = (struct ps__shm *)(void *)port;
     struct sockaddr_un address;
     struct ps__kept *own = &shm->bell[PS__BELL_MESSAGE];
-    socklen_t len = doorbell_address(shm, slot, which, &address);
-    if (!len) return 1;
+    int len = doorbell_address(shm, slot, which, &address);
+    if (len < 0) return 0;
     if (!ps__kept_valid(own)) {         /* the program closed it, or it is being replaced: with one for the occasion */
         int fd = doorbell_socket(shm);
         if (fd < 0) return 0;
-        ssize_t sent = sendto(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, len);
+        ssize_t sent = sendto(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, (socklen_t)len);
         int rung = sent >= 0 || errno != EAGAIN;
         ps__close_fd(fd);
         return rung;
     }
     const int fd = ps__kept_fd(own);
-    if (sendto(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, len) >= 0) return 1;
+    if (sendto(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, (socklen_t)len) >= 0) return 1;
     if (errno != EAGAIN) return 1;                      /* its owner is gone, or will bind again and look */
     /* The sleeper's queue is full: rung already. Or our own buffer is: then it was not. */
     int queued = 0, room = 0;
