@@ -108,9 +108,13 @@ static void test_event_signalled_is_readable_until_cleared(void **state)
     assert_int_equal(ps__poll(&poll, 1, 0), 1);
     ps__event_clear(fd);
     assert_int_equal(ps__poll(&poll, 1, ps__deadline_ns(1)), 0);
-    assert_int_equal(write(fd, &full, sizeof full), sizeof full);
-    ps__event_signal(fd);                                       /* the counter is full: does not block */
+    while (write(fd, &full, sizeof full) == sizeof full)
+        ;
+    errno = 99;
+    ps__event_signal(fd);                                       /* it is full: does not block */
     assert_int_equal(ps__poll(&poll, 1, 0), 1);
+    ps__event_clear(fd);
+    assert_int_equal(ps__poll(&poll, 1, ps__deadline_ns(1)), 0);
     ps__event_signal(-1);
     ps__event_clear(-1);
     ps__close_fd(fd);
@@ -139,7 +143,11 @@ static void test_pollset_readable_while_a_member_is(void **state)
         assert_int_equal(ps__poll(&poll, 1, 0), 1);
     ps__event_clear(b);
     assert_int_equal(ps__poll(&poll, 1, ps__deadline_ns(0)), 0);
+    assert_true(ps__pollset_has(set, a) && ps__pollset_has(set, b));
+    assert_false(ps__pollset_has(set, set) || ps__pollset_has(a, b) || ps__pollset_has(-1, a) || ps__pollset_has(set, -1));
     assert_int_equal(errno, 99);
+    assert_int_equal(dup2(a, b), b);                            /* another file under a member's number */
+    assert_false(ps__pollset_has(set, b));
     ps__close_fd(a);
     ps__close_fd(b);
     ps__close_fd(set);

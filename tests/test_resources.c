@@ -8,7 +8,10 @@
 #include <malloc.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/timerfd.h>
 
 /* ---------------------------------------------------------------- memory */
 
@@ -197,6 +200,72 @@ static void test_closefrom_then_files_of_the_program_stay_as_they_are(void **sta
         if (code != 0)
             fail_msg("%s: child ended with %d; its line %d; answers %d, %d, %d", url[i], code, (int)s->line, (int)s->rc[0],
                      (int)s->rc[1], (int)s->rc[2]);
+        scratch_empty();
+    }
+}
+
+enum { OWN_EVENTS, OWN_TIMERS, OWN_LOOP, OWN_KINDS };
+
+struct own_files {
+    struct stage *stage;
+    int kind;                           /* of what the program has under the numbers of what was closed */
+};
+
+/* The same with what has no inode of its own: eventfds, timers, and an event loop with its timers. */
+static int own_child(void *arg)
+{
+    const struct own_files *own = arg;
+    struct stage *s = own->stage;
+    ps_bus *bus, *reader;
+    int fd[FILES], loop, rc = 1;
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0 && ps_open(&reader, s->url) == 0);
+    CHILD_CHECK(s, ps_subscribe(reader, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
+    CHILD_CHECK(s, ps_fd(reader) >= 0 && (loop = ps_fd(bus)) >= 0);
+    CHILD_CHECK(s, ps_dispatch(reader, 0, 0) == 0 && ps_dispatch(bus, 0, 0) == 0);
+    close_all();
+    for (int i = 0; i < FILES; i++) {
+        if (own->kind == OWN_EVENTS)
+            fd[i] = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+        else if (own->kind == OWN_LOOP && i + 3 == loop)
+            fd[i] = epoll_create1(EPOLL_CLOEXEC);
+        else
+            fd[i] = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
+        CHILD_CHECK(s, fd[i] == i + 3);
+    }
+    for (int i = 0; i < FILES && own->kind == OWN_LOOP; i++) {
+        struct epoll_event event = { .events = EPOLLIN };
+        CHILD_CHECK(s, fd[i] == loop || epoll_ctl(loop, EPOLL_CTL_ADD, fd[i], &event) == 0);
+    }
+    while (rc == 1)                     /* until it is refused, for the timer and the other bell */
+        rc = ps_publish(bus, "t", "x", 1);
+    CHILD_CHECK(s, rc == PS_EAGAIN);
+    ps_stop(reader);
+    ps_stop(bus);
+    CHILD_CHECK(s, ps_dispatch(bus, 0, 0) == 0);
+    for (int i = 0; i < FILES; i++) {
+        struct itimerspec when = { { 0, 0 }, { 0, 0 } };
+        uint64_t count;
+        if (own->kind == OWN_EVENTS)
+            CHILD_CHECK(s, read(fd[i], &count, sizeof count) < 0 && errno == EAGAIN);
+        else if (own->kind == OWN_TIMERS || fd[i] != loop)
+            CHILD_CHECK(s, timerfd_gettime(fd[i], &when) == 0 && when.it_value.tv_nsec == 0 &&
+                           read(fd[i], &count, sizeof count) < 0 && errno == EAGAIN);
+    }
+    CHILD_CHECK(s, ps_close(reader) == 0 && ps_close(bus) == 0);
+    for (int i = 0; i < FILES; i++)
+        CHILD_CHECK(s, fcntl(fd[i], F_GETFD) >= 0);
+    return 0;
+}
+
+static void test_closefrom_then_events_and_timers_of_the_program_stay_as_they_are(void **state)
+{
+    (void)state;
+    const char *url[] = { scratch_url("bus", "depth=8&evict=-1"), "inproc://own?depth=8&evict=-1" };
+    for (int i = 0; i < 2 * OWN_KINDS; i++) {
+        struct own_files own = { stage_new(url[i % 2]), i / 2 };
+        int code = reap_child(start_child(own_child, &own));
+        if (code != 0)
+            fail_msg("%s, kind %d: child ended with %d; its line %d", url[i % 2], i / 2, code, (int)own.stage->line);
         scratch_empty();
     }
 }
@@ -408,6 +477,7 @@ int main(void)
         RESOURCES_TEST(test_subscriptions_that_come_and_go_beside_a_run_take_no_memory),
         RESOURCES_TEST(test_loan_without_memory_leaves_no_mapping),
         RESOURCES_TEST(test_closefrom_then_files_of_the_program_stay_as_they_are),
+        RESOURCES_TEST(test_closefrom_then_events_and_timers_of_the_program_stay_as_they_are),
         RESOURCES_TEST(test_without_standard_streams_nothing_is_printed_into_the_bus),
         RESOURCES_TEST(test_p12_fd_readable_when_a_lane_can_be_mapped_at_last),
         RESOURCES_TEST(test_p3_sleeper_with_a_long_name_is_woken_by_who_has_no_descriptor_left),

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * linux.c - the part of platform.h that only Linux has: eventfd, epoll, membarrier, getrandom, MADV_WIPEONFORK.
+ * linux.c - the part of platform.h that only Linux has: one-descriptor pipes, epoll, membarrier, getrandom, MADV_WIPEONFORK.
  *
  * System calls younger than the C libraries in use are made by number. Constants of the kernel's interface are written out
  * where headers may lack them; their values never change.
@@ -10,6 +10,8 @@
 #ifdef __linux__
 
 #include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -193,17 +195,31 @@ static int linux_result(int result, int saved)
     return result;
 }
 
-int ps__event_open(void)
+/*
+ * A pipe opened anew for both directions: one descriptor, and an inode of its own, by which it is known again, where all
+ * eventfds of the system share one. Where /proc does not lead to it, an eventfd has to do.
+ */
+PS_COLD int ps__event_open(void)
 {
-    int saved = errno;
-    return linux_result(ps__fd_private(eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)), saved);
+    int saved = errno, ends[2], fd = pipe2(ends, O_NONBLOCK | O_CLOEXEC);
+    if (fd == 0) {
+        char name[32];
+        (void)close(ends[1]);
+        (void)snprintf(name, sizeof name, "/proc/self/fd/%d", ends[0]);
+        fd = open(name, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+        int error = errno;
+        (void)close(ends[0]);
+        errno = error;
+        if (fd < 0 && errno != EMFILE && errno != ENFILE) fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    }
+    return linux_result(ps__fd_private(fd), saved);
 }
 
 void ps__event_signal(int fd)
 {
     int saved = errno;
     uint64_t one = 1;
-    /* The only way to fail is a counter that is full, and that is signalled already. */
+    /* What an eventfd wants. The only way to fail is a pipe or a counter that is full, and that is signalled already. */
     ssize_t ignored = write(fd, &one, sizeof one);
     (void)ignored;
     errno = saved;
@@ -212,9 +228,8 @@ void ps__event_signal(int fd)
 void ps__event_clear(int fd)
 {
     int saved = errno;
-    uint64_t count;
-    ssize_t ignored = read(fd, &count, sizeof count);
-    (void)ignored;
+    unsigned char signals[512];
+    while (read(fd, signals, sizeof signals) == (ssize_t)sizeof signals) { }
     errno = saved;
 }
 
@@ -229,6 +244,15 @@ int ps__pollset_add(int set, int fd)
     int saved = errno;
     struct epoll_event event = { .events = EPOLLIN, .data = { .fd = fd } };
     return linux_result(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event), saved);
+}
+
+int ps__pollset_has(int set, int fd)
+{
+    int saved = errno;
+    struct epoll_event event = { .events = EPOLLIN, .data = { .fd = fd } };
+    int has = epoll_ctl(set, EPOLL_CTL_MOD, fd, &event) == 0;
+    errno = saved;
+    return has;
 }
 
 int ps__timer_open(void)

@@ -86,11 +86,13 @@ PS_PRIVATE void ps__fork_remove(struct ps__fork_entry *entry);
  * standard streams. A program may have been started without those, and what it prints must not end up in a bus.
  */
 PS_PRIVATE int ps__fd_private(int fd);
-PS_PRIVATE int ps__event_open(void);                    /* readable while signalled; non-blocking, close-on-exec */
+PS_PRIVATE int ps__event_open(void);                    /* readable while signalled; non-blocking, close-on-exec, can be kept */
 PS_PRIVATE void ps__event_signal(int fd);               /* async-signal-safe */
 PS_PRIVATE void ps__event_clear(int fd);
 PS_PRIVATE int ps__pollset_open(void);                  /* readable while one of its members is */
 PS_PRIVATE int ps__pollset_add(int set, int fd);
+/* Is set one to which just this fd was added, and not a set or a descriptor that came under its number since? */
+PS_PRIVATE int ps__pollset_has(int set, int fd);        /* async-signal-safe */
 /* poll(2) that retries EINTR until deadline_ns (0: for ever). > 0 ready, 0 time is over, -errno. */
 PS_PRIVATE int ps__poll(struct pollfd *fds, unsigned n, uint64_t deadline_ns);
 PS_PRIVATE void ps__close_fd(int fd);                   /* no-op below 0; never retried, errno untouched */
@@ -99,7 +101,8 @@ PS_PRIVATE void ps__timer_set(int fd, int ms);          /* runs out once, in ms;
 
 /*
  * A descriptor that is kept. The program may close it behind our back (closefrom) and open something else under its number, so
- * it is looked at before each use.
+ * it is looked at before each use. By its inode: a set and a timer, which have none of their own, cannot be kept like this
+ * (ps__pollset_has).
  */
 struct ps__kept {
     _Atomic int fd;                     /* -1: none; set last: ps__kept_fd */

@@ -172,8 +172,8 @@ struct ps__port {
 
     /* sleeping */
     struct ps__kept event;              /* readable: wake() was called, or work was left */
-    struct ps__kept pollset;            /* what ps_fd() answers */
-    struct ps__kept timer;              /* in the set: a refused publish is looked at again, for a dropped lock rings nobody */
+    _Atomic int pollset;                /* what ps_fd() answers, or -1; ours while ps__wake_set says so */
+    _Atomic int timer;                  /* in the set: a refused publish is looked at again, for a dropped lock rings nobody */
     pthread_mutex_t fds;                /* making the three, setting the timer */
     ps__a32 woken, event_set, in_wait, fd_used;
     ps__a32 timer_runs;                 /* or ran out: set under fds; a look without it stops the timer too late at worst */
@@ -338,6 +338,9 @@ PS_PRIVATE int ps__port_wait(void *state, int timeout_ms);
 PS_PRIVATE int ps__port_fd(void *state);
 PS_PRIVATE void ps__port_wake(void *state);
 PS_PRIVATE void ps__wake_signal(struct ps__port *port);         /* makes the event readable */
+/* Their numbers while they are ours, else -1. */
+PS_PRIVATE int ps__wake_set(struct ps__port *port);
+PS_PRIVATE int ps__wake_timer(struct ps__port *port);
 PS_PRIVATE void ps__sleep_begin(struct ps__port *port);         /* a dispatch begins: awake */
 PS_PRIVATE void ps__sleep_end(struct ps__port *port);           /* it ends: arm, if a descriptor is watched */
 PS_PRIVATE int ps__wake_open(struct ps__port *port);

@@ -20,8 +20,8 @@ PS_COLD static int space_arm(struct ps__port *port)
     int fd = ps__load_rlx(&port->space_fd);
     if (fd < 0) ps__store_rlx(&port->space_fd, fd = port->env->bell(port, PS__BELL_SPACE));
     if (fd < 0) return 1;                       /* no descriptor: slices will do */
-    if (!ps__load_rlx(&port->space_polled) && ps__kept_valid(&port->pollset))
-        ps__store_rlx(&port->space_polled, ps__pollset_add(ps__kept_fd(&port->pollset), fd) == 0);
+    int set = ps__load_rlx(&port->space_polled) ? -1 : ps__wake_set(port);
+    if (set >= 0) ps__store_rlx(&port->space_polled, ps__pollset_add(set, fd) == 0);
     port->env->drain(port, PS__BELL_SPACE);
     ps__store_rlx(&port->reader[port->slot]->waiting, ++port->wait_number);
     ps__or_rlx(&port->words->waiters[port->slot / 64], ps__set_bit(port->slot));
@@ -116,7 +116,8 @@ static int space_again(struct ps__port *port)
 PS_COLD void ps__space_timer(struct ps__port *port, int ms)
 {
     pthread_mutex_lock(&port->fds);
-    if (ps__kept_valid(&port->timer)) ps__timer_set(ps__kept_fd(&port->timer), ms);
+    int timer = ps__wake_timer(port);
+    if (timer >= 0) ps__timer_set(timer, ms);
     ps__store_rlx(&port->timer_runs, ms != 0);
     pthread_mutex_unlock(&port->fds);
 }

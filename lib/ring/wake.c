@@ -108,6 +108,19 @@ PS_COLD static int wake_event(struct ps__port *port)
     return ps__kept_valid(&port->event) ? 0 : ps__fail(PS_ESYS, "the program has closed this handle's descriptors");
 }
 
+/* A set and a timer have no inode of their own: the event, which has one, tells the set, and the set tells its timer. */
+PS_COLD int ps__wake_set(struct ps__port *port)
+{
+    int set = ps__load_acq(&port->pollset);
+    return set >= 0 && ps__kept_valid(&port->event) && ps__pollset_has(set, ps__kept_fd(&port->event)) ? set : -1;
+}
+
+PS_COLD int ps__wake_timer(struct ps__port *port)
+{
+    int set = ps__wake_set(port), timer = ps__load_acq(&port->timer);
+    return set >= 0 && timer >= 0 && ps__pollset_has(set, timer) ? timer : -1;
+}
+
 /* ------------------------------------------------------------------ asleep for messages */
 
 static void sleep_arm(struct ps__port *port)
@@ -270,39 +283,40 @@ PS_COLD static int fd_make(struct ps__port *port, int bell)
     if (!err) err = ps__pollset_add(set, ps__kept_fd(&port->event));
     if (!err) err = ps__pollset_add(set, bell);
     if (!err) err = ps__pollset_add(set, timer);
-    if (!err && (err = ps__kept_set(&port->timer, timer))) timer = -1;          /* closed */
-    if (!err && (err = ps__kept_set(&port->pollset, set))) set = -1;
-    if (!err) return 0;
-    ps__kept_none(&port->timer);
-    ps__close_fd(timer);
-    ps__close_fd(set);
-    return err;
+    if (err) {
+        ps__close_fd(timer);
+        ps__close_fd(set);
+        return err;
+    }
+    ps__store_rel(&port->timer, timer);
+    ps__store_rel(&port->pollset, set);
+    return 0;
 }
 
 PS_COLD int ps__port_fd(void *state)
 {
     struct ps__port *port = state;
-    if (ps__kept_fd(&port->pollset) >= 0) return ps__kept_fd(&port->pollset);
+    if (ps__load_acq(&port->pollset) >= 0) return ps__load_acq(&port->pollset);
     if (port->slot >= PS_MEMBERS_MAX) return ps__fail(PS_ENOTSUP, "a handle with observe=1 has no descriptor");
     int err = wake_event(port), bell = port->env->bell(port, PS__BELL_MESSAGE);
     if (err) return err;
     if (bell < 0) return ps__fail_sys(-bell, "no descriptor to sleep on");
     pthread_mutex_lock(&port->fds);
-    if (ps__kept_fd(&port->pollset) < 0) err = fd_make(port, bell);
+    if (ps__load_acq(&port->pollset) < 0) err = fd_make(port, bell);
     pthread_mutex_unlock(&port->fds);
     if (err) return ps__fail_sys(-err, "no descriptor for ps_fd");
     ps__store_rlx(&port->fd_used, 1);
     ps__fence_sc();                             /* other end ps__space_refused */
     if (ps__load_rlx(&port->want_space)) ps__space_watch(port);
     ps__wake_signal(port);                          /* readable at once: nobody has looked yet */
-    return ps__kept_fd(&port->pollset);
+    return ps__load_acq(&port->pollset);
 }
 
 PS_COLD int ps__wake_open(struct ps__port *port)
 {
     ps__kept_none(&port->event);
-    ps__kept_none(&port->pollset);
-    ps__kept_none(&port->timer);
+    ps__store_rlx(&port->pollset, -1);
+    ps__store_rlx(&port->timer, -1);
     ps__store_rlx(&port->space_fd, -1);
     if (port->slot < PS_MEMBERS_MAX) {          /* numbers go on where the slot's last owner stopped: never the same twice */
         struct ps__reader *reader = port->reader[port->slot];
@@ -327,8 +341,9 @@ PS_COLD int ps__wake_open(struct ps__port *port)
 /* The descriptors of this file; the bells belong to the memory's owner. */
 PS_COLD void ps__wake_close(struct ps__port *port, int forked)
 {
-    ps__kept_close(&port->pollset);
-    ps__kept_close(&port->timer);
+    int timer = ps__wake_timer(port), set = ps__wake_set(port);
+    ps__close_fd(timer);
+    ps__close_fd(set);
     ps__kept_close(&port->event);
     if (forked) return;                 /* threads that are not here may wait on it: destroying it would wait for them */
     pthread_cond_destroy(&port->space_cond);

@@ -134,7 +134,8 @@ static int doorbell_rebind(struct ps__shm *shm, int which)
     pthread_mutex_lock(&shm->port.fds);                 /* a set that is being made gets the old or the new one, not neither */
     if (!err && dup3(fresh, fd, O_CLOEXEC) < 0) err = -errno;
     if (!err && fstat(fd, &st) == 0) shm->bell[which].ino = st.st_ino;
-    if (!err && ps__kept_valid(&shm->port.pollset)) err = ps__pollset_add(ps__kept_fd(&shm->port.pollset), fd);
+    const int set = err ? -1 : ps__wake_set(&shm->port);
+    if (set >= 0) err = ps__pollset_add(set, fd);
     pthread_mutex_unlock(&shm->port.fds);
     ps__close_fd(fresh);
     return err;
