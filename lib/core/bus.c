@@ -200,7 +200,9 @@ PS_COLD int ps_open(ps_bus **out, const char *url)
 PS_COLD void ps__finish_close(ps_bus *bus, int forked)
 {
     int error = errno, cancel = ps__cancel_off();
-    if (!forked) {
+    if (forked) {
+        pthread_mutex_init(&bus->subs.lock, NULL);      /* a thread that is not here may hold it */
+    } else {
         bus_quiet(bus);
         ps__wait_end();                 /* before it is gone: others follow who waits for whom */
     }
