@@ -112,7 +112,7 @@ struct trial {
     int steps, code;                    /* how many there were; 0, or what the child said that was forked at the last one */
 };
 
-/* In a child: the line of what went wrong, from 1 to 100. */
+/* In a child: it says what went wrong, and ends with 1. */
 #define need(condition) do { if (!(condition)) { \
     fprintf(stderr, "child: line %d: %s (%s)\n", __LINE__, #condition, ps_errmsg()); return 1; } } while (0)
 
@@ -222,6 +222,124 @@ static void test_p11_thread_in_a_call_child_may_begin_anew(void **state)
     assert_true(t.steps > 20);
 }
 
+/* ------------------------------------------------------------------ locks of the process */
+
+/* The first handle of that kind in a process; no handle of the test has been one yet. */
+static void *open_first(void *arg)
+{
+    ps_bus *bus;
+    (void)arg;
+    if (ps_open(&bus, "inproc://held-first") == 0)
+        (void)ps_close(bus);
+    return NULL;
+}
+
+static int nothing(void *arg)
+{
+    (void)arg;
+    return 0;
+}
+
+static int open_in_child(void *arg)
+{
+    ps_bus *bus;
+    (void)arg;
+    need(ps_open(&bus, "inproc://held-own") == 0);
+    need(support_reap(support_child(nothing, NULL), HANG_S * 1000) == 0);       /* which nobody is told of twice */
+    need(ps_publish(bus, "t", "x", 1) == 0);
+    return ps_close(bus) != 0;
+}
+
+/* In a process of its own. 0: there is no such step, 1: all went well. */
+static int open_first_in_process(void *arg)
+{
+    struct trial t = { .call = open_first, .child = open_in_child };
+    int more = trial_step(&t, *(int *)arg);
+    return t.code ? 2 : more;
+}
+
+static void test_p11_thread_opens_the_first_inproc_handle(void **state)
+{
+    int at = 0, more = 1;
+    (void)state;
+    for (; more == 1; at++)
+        more = support_reap(support_child(open_first_in_process, &at), 2 * HANG_S * 1000);
+    if (more)
+        fail_msg("the process that forked at step %d ended with %d", at - 1, more);
+    assert_true(at > 3);
+}
+
+/* A table that is refused, so nobody calls its functions. */
+static int register_again(void)
+{
+    ps_transport table = { .size = sizeof table, .version = PS_TRANSPORT_VERSION, .scheme = "inproc" };
+    memset((char *)&table + offsetof(ps_transport, open), 1, offsetof(ps_transport, loan) - offsetof(ps_transport, open));
+    return ps_transport_register(&table);
+}
+
+static void *register_in_thread(void *arg)
+{
+    (void)arg;
+    (void)register_again();
+    return NULL;
+}
+
+static int register_in_child(void *arg)
+{
+    (void)arg;
+    need(register_again() == PS_EBUSY);
+    return 0;
+}
+
+static void test_p11_thread_registers_a_transport(void **state)
+{
+    struct trial t = { .call = register_in_thread, .child = register_in_child };
+    (void)state;
+    assert_int_equal(register_again(), PS_EBUSY);
+    trial_run(&t);
+}
+
+static void close_another(const ps_msg *msg, void *closed)
+{
+    ps_bus *bus;
+    (void)msg;
+    *(int *)closed = ps_open(&bus, "inproc://held-other") == 0 && ps_close(bus) == 0;
+}
+
+/* On a handle of its own: one of its handlers closes another. */
+static int close_in_handler(void)
+{
+    ps_bus *bus;
+    int closed = 0;
+    need(ps_open(&bus, "inproc://held-handler") == 0);
+    need(ps_subscribe(bus, "t", close_another, &closed, NULL, NULL) == 0);
+    need(ps_publish(bus, "t", "x", 1) == 1);
+    need(ps_dispatch(bus, 1, DEADLINE_MS) == 1);
+    need(closed);
+    return ps_close(bus) != 0;
+}
+
+static void *handler_in_thread(void *arg)
+{
+    (void)arg;
+    (void)close_in_handler();
+    return NULL;
+}
+
+static int handler_in_child(void *arg)
+{
+    (void)arg;
+    return close_in_handler();
+}
+
+static void test_p11_thread_closes_a_handle_in_a_handler(void **state)
+{
+    struct trial t = { .call = handler_in_thread, .child = handler_in_child };
+    (void)state;
+    trial_run(&t);
+    assert_true(t.steps > 20);
+}
+
 /* ------------------------------------------------------------------ */
 
 #define over(scheme, f) { #f "_" scheme, f, NULL, NULL, scheme }
@@ -229,6 +347,9 @@ static void test_p11_thread_in_a_call_child_may_begin_anew(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_p11_thread_opens_the_first_inproc_handle),        /* before any other is opened */
+        cmocka_unit_test(test_p11_thread_registers_a_transport),
+        cmocka_unit_test(test_p11_thread_closes_a_handle_in_a_handler),
         over("inproc", test_p11_thread_in_a_call_child_may_close),
         over("shm", test_p11_thread_in_a_call_child_may_close),
         over("shm", test_p11_thread_in_a_call_child_may_begin_anew),

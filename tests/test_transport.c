@@ -365,6 +365,54 @@ static void test_next_overtaken_by_close_gives_no_message(void **state)
     assert_int_equal((intptr_t)closed, 0);
 }
 
+/* ---------------------------------------------------------------- registering in several threads */
+
+enum { RACERS = 4, RACES = 8 };
+
+static pthread_barrier_t race_start;
+static atomic_int race_won[RACES], race_refused;
+
+static void *race_body(void *unused)
+{
+    for (int i = 0; i < RACES; i++) {
+        ps_transport table = fake_table;
+        char scheme[] = "race-0";
+        scheme[5] = (char)('0' + i);
+        table.scheme = strdup(scheme);          /* for ever, as the table's is */
+        pthread_barrier_wait(&race_start);
+        int rc = table.scheme ? ps_transport_register(&table) : PS_ENOMEM;
+        atomic_fetch_add(&race_won[i], rc == 0);
+        atomic_fetch_add(&race_refused, rc == PS_EBUSY);
+    }
+    return unused;
+}
+
+/* In a child, which has the tables to itself. */
+static int race_in_child(void *unused)
+{
+    pthread_t threads[RACERS];
+    (void)unused;
+    pthread_barrier_init(&race_start, NULL, RACERS);
+    for (int i = 0; i < RACERS; i++)
+        if (pthread_create(&threads[i], NULL, race_body, NULL))
+            return 1;
+    for (int i = 0; i < RACERS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < RACES; i++) {
+        char scheme[] = "race-0";
+        scheme[5] = (char)('0' + i);
+        if (atomic_load(&race_won[i]) != 1 || !ps__transport_find(scheme))
+            return 10 + i;
+    }
+    return atomic_load(&race_refused) == RACES * (RACERS - 1) ? 0 : 2;
+}
+
+static void test_register_by_threads_at_once_each_scheme_once(void **state)
+{
+    (void)state;
+    assert_int_equal(support_reap(support_child(race_in_child, NULL), DEADLINE_MS), 0);
+}
+
 #define FAKE_TEST(name) cmocka_unit_test_setup(name, fake_setup)
 
 int main(void)
@@ -378,6 +426,7 @@ int main(void)
         FAKE_TEST(test_register_taken_scheme_refused),
         FAKE_TEST(test_register_older_table_what_follows_is_zero),
         FAKE_TEST(test_register_larger_table_and_longest_scheme_taken),
+        FAKE_TEST(test_register_by_threads_at_once_each_scheme_once),
         FAKE_TEST(test_open_gets_zeroed_aligned_state_and_parsed_url),
         FAKE_TEST(test_open_option_of_another_transport_refused),
         FAKE_TEST(test_open_error_told_and_close_not_called),

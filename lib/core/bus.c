@@ -55,6 +55,15 @@ PS_COLD static void bus_quiet(ps_bus *bus)
 
 static pthread_mutex_t bus_waiting = PTHREAD_MUTEX_INITIALIZER;
 
+/* A thread that is not here may hold it. */
+PS_COLD static void bus_in_child(struct ps__fork_entry *entry)
+{
+    (void)entry;
+    pthread_mutex_init(&bus_waiting, NULL);
+}
+
+static struct ps__fork_entry bus_fork = { NULL, NULL, bus_in_child };
+
 PS_COLD static int bus_runs_here(const ps_bus *bus)
 {
     for (struct ps__frame *f = ps__frames; f; f = f->outer)
@@ -173,6 +182,7 @@ PS_COLD int ps_open(ps_bus **out, const char *url)
     *out = NULL;
     if (!url) return ps__fail(PS_EINVAL, "url is NULL");
     int error = errno, cancel = ps__cancel_off(), err = ps__process_init();
+    ps__fork_add(&bus_fork);
     ps_bus *bus = err ? NULL : bus_zeroed(sizeof *bus, 64);
     struct ps__url *parsed = calloc(1, sizeof *parsed);
     if (!err && bus && parsed) {

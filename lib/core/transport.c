@@ -3,42 +3,67 @@
  * transport.c - the table of backends: those of the library, and those a program registers.
  *
  * Tables are copied, cut or extended with zeros to this version's size, so that the core may look at every field. Entries are
- * only ever added, so a pointer that was found stays good.
+ * only ever added, so a pointer that was found stays good. There is no lock: a child may be forked while another thread is in
+ * here, and it loses at most that thread's copy.
  */
 #include "internal.h"
-#include <pthread.h>
 #include <stdio.h>
 
 #define TRANSPORT_MOST 16
 
-static pthread_mutex_t transport_lock = PTHREAD_MUTEX_INITIALIZER;
-static ps_transport transport_added[TRANSPORT_MOST];
-static ps__a32 transport_count;
+static ps_transport transport_copy[TRANSPORT_MOST];
+static ps__a32 transport_taken;                 /* bit i: a copy is there, or being made */
+static const ps_transport *_Atomic transport_added[TRANSPORT_MOST];     /* without gaps, in the order of registration */
 
 static const ps_transport *const transport_own[] = { &ps__inproc_transport, &ps__shm_transport, &ps__remote_transport };
 #define TRANSPORT_OWN (sizeof transport_own / sizeof transport_own[0])
 
+/* NULL: there are no more. */
 static const ps_transport *transport_at(size_t i)
 {
-    return i < TRANSPORT_OWN ? transport_own[i] : &transport_added[i - TRANSPORT_OWN];
+    if (i < TRANSPORT_OWN) return transport_own[i];
+    return i < TRANSPORT_OWN + TRANSPORT_MOST ? ps__load_acq(&transport_added[i - TRANSPORT_OWN]) : NULL;    /* SYNC(register) */
 }
 
 const ps_transport *ps__transport_find(const char *scheme)
 {
-    size_t count = TRANSPORT_OWN + ps__load_acq(&transport_count);      /* SYNC(register): entries below it are complete */
-    for (size_t i = 0; i < count; i++)
-        if (strcmp(transport_at(i)->scheme, scheme) == 0) return transport_at(i);
+    const ps_transport *t;
+    for (size_t i = 0; (t = transport_at(i)) != NULL; i++)
+        if (strcmp(t->scheme, scheme) == 0) return t;
     return NULL;
 }
 
 void ps__transport_list(char *text, size_t size)
 {
-    size_t count = TRANSPORT_OWN + ps__load_acq(&transport_count), used = 0;
+    const ps_transport *t;
+    size_t used = 0;
     if (size) text[0] = '\0';
-    for (size_t i = 0; i < count && used < size; i++) {
-        int n = snprintf(text + used, size - used, "%s%s", i ? ", " : "", transport_at(i)->scheme);
+    for (size_t i = 0; (t = transport_at(i)) != NULL && used < size; i++) {
+        int n = snprintf(text + used, size - used, "%s%s", i ? ", " : "", t->scheme);
         if (n > 0) used += (size_t)n;
     }
+}
+
+/* Room for a copy, or -1. */
+static int transport_take(void)
+{
+    uint32_t taken = ps__load_rlx(&transport_taken);
+    for (int i = 0; i < TRANSPORT_MOST;) {
+        if (taken >> i & 1) i++;
+        else if (ps__cas_acq(&transport_taken, &taken, taken | (uint32_t)1 << i)) return i;
+    }
+    return -1;
+}
+
+/* Behind all others, if none of them has its scheme: 1. */
+static int transport_add(const ps_transport *table)
+{
+    for (int i = 0; i < TRANSPORT_MOST; i++) {
+        const ps_transport *there = NULL;
+        if (ps__cas_ar(&transport_added[i], &there, table)) return 1;   /* SYNC(register): what is in it is complete */
+        if (strcmp(there->scheme, table->scheme) == 0) return 0;
+    }
+    return 0;
 }
 
 static int transport_scheme_legal(const char *scheme)
@@ -62,19 +87,14 @@ int ps_transport_register(const ps_transport *transport)
         return ps__fail(PS_EINVAL, "transport %s lacks a required function", table.scheme);
     if (!!table.loan != !!table.commit || !!table.loan != !!table.cancel)
         return ps__fail(PS_EINVAL, "transport %s: loan, commit and cancel come together", table.scheme);
-    int err = 0;
-    pthread_mutex_lock(&transport_lock);
-    uint32_t count = ps__load_rlx(&transport_count);
-    if (ps__transport_find(table.scheme)) {
-        err = ps__fail(PS_EBUSY, "scheme %s is taken", table.scheme);
-    } else if (count == TRANSPORT_MOST) {
-        err = ps__fail(PS_EFULL, "%d transports are registered", TRANSPORT_MOST);
-    } else {
-        transport_added[count] = table;
-        ps__store_rel(&transport_count, count + 1);     /* SYNC(register) */
+    int at = -1, taken = ps__transport_find(table.scheme) != NULL;
+    if (!taken && (at = transport_take()) < 0) return ps__fail(PS_EFULL, "%d transports are registered", TRANSPORT_MOST);
+    if (!taken) {
+        transport_copy[at] = table;
+        if (transport_add(&transport_copy[at])) return 0;
+        ps__and_rel(&transport_taken, ~((uint32_t)1 << at));    /* another thread was faster; other end transport_take */
     }
-    pthread_mutex_unlock(&transport_lock);
-    return err;
+    return ps__fail(PS_EBUSY, "scheme %s is taken", table.scheme);
 }
 
 #undef TRANSPORT_MOST

@@ -42,8 +42,6 @@ struct inproc_state {
 static struct {
     pthread_mutex_t lock;
     struct inproc_bus *first;
-    struct ps__fork_entry fork;
-    int fork_added;
 } inproc_list = { .lock = PTHREAD_MUTEX_INITIALIZER };
 
 static struct inproc_bus *inproc_bus_of(struct ps__port *port) { return ((struct inproc_state *)(void *)port)->bus; }
@@ -55,6 +53,8 @@ static void inproc_in_child(struct ps__fork_entry *entry)
     pthread_mutex_init(&inproc_list.lock, NULL);
     inproc_list.first = NULL;
 }
+
+static struct ps__fork_entry inproc_fork = { NULL, NULL, inproc_in_child };
 
 /* ------------------------------------------------------------------ memory */
 
@@ -310,12 +310,8 @@ static int inproc_open(void *memory, ps_host *host, const ps_url *url)
     int err = ps__name_check(url->address);
     if (!err) err = ps__geometry_wanted(url, &wanted);
     if (err) return err;
+    ps__fork_add(&inproc_fork);         /* before the lock is taken for the first time */
     pthread_mutex_lock(&inproc_list.lock);
-    if (!inproc_list.fork_added) {
-        inproc_list.fork.in_child = inproc_in_child;
-        ps__fork_add(&inproc_list.fork);
-        inproc_list.fork_added = 1;
-    }
     err = inproc_enter(state, url, &wanted);
     pthread_mutex_unlock(&inproc_list.lock);
     if (err) return err;

@@ -40,6 +40,7 @@ typedef _Atomic uint32_t ps__a32;
 #define ps__sub_sc(p, v)      atomic_fetch_sub_explicit((p), (v), memory_order_seq_cst)
 #define ps__or_rlx(p, v)      atomic_fetch_or_explicit((p), (v), memory_order_relaxed)
 #define ps__and_rlx(p, v)     atomic_fetch_and_explicit((p), (v), memory_order_relaxed)
+#define ps__and_rel(p, v)     atomic_fetch_and_explicit((p), (v), memory_order_release)
 #define ps__swap_ar(p, v)     atomic_exchange_explicit((p), (v), memory_order_acq_rel)
 #define ps__cas_rlx(p, e, v)  atomic_compare_exchange_strong_explicit((p), (e), (v), memory_order_relaxed, memory_order_relaxed)
 #define ps__cas_acq(p, e, v)  atomic_compare_exchange_strong_explicit((p), (e), (v), memory_order_acquire, memory_order_relaxed)

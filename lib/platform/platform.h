@@ -77,7 +77,7 @@ struct ps__fork_entry {
     struct ps__fork_entry *next, **link;
     void (*in_child)(struct ps__fork_entry *entry);     /* async-signal-safe calls only */
 };
-PS_PRIVATE void ps__fork_add(struct ps__fork_entry *entry);
+PS_PRIVATE void ps__fork_add(struct ps__fork_entry *entry);     /* one that is in the list already stays where it is */
 PS_PRIVATE void ps__fork_remove(struct ps__fork_entry *entry);
 
 /* ---- descriptors; results are 0 or a descriptor, or -errno */

@@ -244,12 +244,14 @@ PS_COLD void ps__fork_add(struct ps__fork_entry *entry)
 {
     posix_holding = 1;
     (void)pthread_mutex_lock(&posix_mutex);
-    entry->next = posix_entries;
-    entry->link = &posix_entries;
-    ps__fence_compiler();                       /* an entry that can be found is complete */
-    if (entry->next)
-        entry->next->link = &entry->next;
-    posix_entries = entry;
+    if (!entry->link) {
+        entry->next = posix_entries;
+        entry->link = &posix_entries;
+        ps__fence_compiler();                   /* an entry that can be found is complete */
+        if (entry->next)
+            entry->next->link = &entry->next;
+        posix_entries = entry;
+    }
     (void)pthread_mutex_unlock(&posix_mutex);
     posix_holding = 0;
 }
