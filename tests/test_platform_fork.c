@@ -8,6 +8,7 @@
 #include "support.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
@@ -351,6 +352,92 @@ static void test_entries_changed_and_signal_forks_no_deadlock(void **state)
 }
 #endif
 
+/* ------------------------------------------------------------------ forks kept away */
+
+struct passing {
+    int own, other;                                             /* descriptors; the second is another thread's */
+    pthread_barrier_t made, forked;
+};
+
+static int passing_open(void)
+{
+    ps__fork_hold();
+    ps__fork_hold();
+    int fd = ps__fd_passing(dup(STDERR_FILENO));
+    ps__fork_release();
+    ps__fork_release();
+    return fd;
+}
+
+static void *passing_thread(void *arg)
+{
+    struct passing *p = arg;
+    p->other = passing_open();
+    pthread_barrier_wait(&p->made);
+    pthread_barrier_wait(&p->forked);
+    ps__fd_passed(p->other);
+    return NULL;
+}
+
+/* The thread that forked is here, and may be in the middle of its call; the other is not. */
+static int passing_in_child(void *arg)
+{
+    struct passing *p = arg;
+    if (fcntl(p->own, F_GETFD) < 0)
+        return 60;
+    if (fcntl(p->other, F_GETFD) >= 0)
+        return 61;
+    ps__fd_passed(p->own);
+    return fcntl(p->own, F_GETFD) >= 0 ? 62 : 0;
+}
+
+static void test_passing_descriptor_of_another_thread_closed_in_child(void **state)
+{
+    init(state);
+    struct passing p;
+    pthread_t thread;
+    memset(&p, 0, sizeof p);
+    int before = support_fd_count();
+    p.own = passing_open();
+    assert_true(p.own > STDERR_FILENO);
+    pthread_barrier_init(&p.made, NULL, 2);
+    pthread_barrier_init(&p.forked, NULL, 2);
+    assert_int_equal(pthread_create(&thread, NULL, passing_thread, &p), 0);
+    pthread_barrier_wait(&p.made);
+    int code = expect(passing_in_child, &p), open_still = fcntl(p.other, F_GETFD) >= 0;
+    pthread_barrier_wait(&p.forked);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+    ps__fd_passed(p.own);
+    assert_int_equal(code, 0);
+    assert_true(open_still);
+    assert_int_equal(support_fd_count(), before);
+}
+
+/* A program's own fork handlers, registered before the library's, run between those. */
+static volatile int handlers_on;
+
+static void program_handler(void)
+{
+    struct ps__fork_entry entry = { NULL, NULL, NULL };
+    if (!handlers_on)
+        return;
+    ps__fork_add(&entry);
+    ps__fork_remove(&entry);
+}
+
+static int fork_with_handlers(void *unused)
+{
+    (void)unused;
+    handlers_on = 1;
+    return expect(differs, &(uint64_t[]){ ps__process_generation(), 0 });
+}
+
+static void test_hold_in_fork_handlers_of_the_program_no_deadlock(void **state)
+{
+    init(state);
+    assert_int_equal(expect(fork_with_handlers, NULL), 0);
+}
+
 /* ------------------------------------------------------------------ fences */
 
 static int fence_in_child(void *arg)
@@ -373,6 +460,8 @@ static void test_fences_in_child_as_in_parent(void **state)
 
 int main(void)
 {
+    if (pthread_atfork(program_handler, program_handler, program_handler))
+        return 1;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_generation_without_wiped_page_fork_handler_does_it),
         cmocka_unit_test(test_generation_forked_line_all_different),
@@ -384,6 +473,8 @@ int main(void)
 #if !PS_TSAN
         cmocka_unit_test(test_entries_changed_and_signal_forks_no_deadlock),
 #endif
+        cmocka_unit_test(test_passing_descriptor_of_another_thread_closed_in_child),
+        cmocka_unit_test(test_hold_in_fork_handlers_of_the_program_no_deadlock),
         cmocka_unit_test(test_fences_in_child_as_in_parent),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

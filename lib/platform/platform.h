@@ -79,6 +79,13 @@ struct ps__fork_entry {
 };
 PS_PRIVATE void ps__fork_add(struct ps__fork_entry *entry);     /* one that is in the list already stays where it is */
 PS_PRIVATE void ps__fork_remove(struct ps__fork_entry *entry);
+/*
+ * Between the two no other thread forks, and this one cannot be cancelled: for the few system calls between making what a child
+ * must not keep, a descriptor or a mapping, and saying so. May be nested. errno is untouched. A signal handler of this very
+ * thread may fork all the same; then the child comes back into the middle of it as well.
+ */
+PS_PRIVATE void ps__fork_hold(void);
+PS_PRIVATE void ps__fork_release(void);
 
 /* ---- descriptors; results are 0 or a descriptor, or -errno */
 /*
@@ -86,6 +93,13 @@ PS_PRIVATE void ps__fork_remove(struct ps__fork_entry *entry);
  * standard streams. A program may have been started without those, and what it prints must not end up in a bus.
  */
 PS_PRIVATE int ps__fd_private(int fd);
+/*
+ * The same for one that is open during a call only, and then closed by ps__fd_passed, a no-op below 0: a child that another
+ * thread forks meanwhile does not keep it. Both that and the call it is made by stand between ps__fork_hold and
+ * ps__fork_release.
+ */
+PS_PRIVATE int ps__fd_passing(int fd);
+PS_PRIVATE void ps__fd_passed(int fd);
 PS_PRIVATE int ps__event_open(void);                    /* readable while signalled; non-blocking, close-on-exec, can be kept */
 PS_PRIVATE void ps__event_signal(int fd);               /* async-signal-safe */
 PS_PRIVATE void ps__event_clear(int fd);

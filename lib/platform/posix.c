@@ -106,14 +106,20 @@ static pthread_once_t posix_once = PTHREAD_ONCE_INIT;
 static _Atomic int posix_atfork_done;
 
 /*
- * The list of those who want to hear of a fork. Its mutex is held across fork, so that the child finds it whole. A signal
- * handler may fork while this very thread changes the list: posix_holding tells, the lock is then left alone, and both
- * changes are written so that the list can be walked after each of their steps.
+ * The list of those who want to hear of a fork. Its mutex is held across fork, so that the child finds it whole, and keeps
+ * forks away (ps__fork_hold). A signal handler may fork while this very thread has it or waits for it: posix_holding tells,
+ * the lock is then left alone, and both changes are written so that the list can be walked after each of their steps.
  */
 static pthread_mutex_t posix_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct ps__fork_entry *posix_entries;
-static PS__TLS volatile int posix_holding;    /* this thread changes the list */
+static PS__TLS volatile int posix_holding;    /* 2: this thread has the mutex, 1: it waits for it, or has just given it back */
+static PS__TLS int posix_nested;              /* ps__fork_hold inside another, or in a fork handler of the program's */
+static PS__TLS int posix_cancel;              /* ps__cancel_off's answer, meanwhile */
 static PS__TLS int posix_forking;             /* fork handlers of this thread's fork that have yet to finish */
+
+/* Descriptors that are open during a call, under the mutex: ps__fd_passing. */
+#define POSIX_PASSING 16
+static struct { struct ps__kept kept; const volatile void *whose; } posix_passing[POSIX_PASSING];
 
 /* ------------------------------------------------------------------ numbers of threads */
 
@@ -193,6 +199,16 @@ PS_COLD static void posix_fork_parent(void)
         (void)pthread_mutex_unlock(&posix_mutex);
 }
 
+/* In a child: those of threads that are not here, closed or not. Its own goes on, for the call may. */
+PS_COLD static void posix_passing_forked(int close)
+{
+    for (int i = 0; i < POSIX_PASSING; i++) {
+        if (!posix_passing[i].whose || posix_passing[i].whose == &posix_holding) continue;
+        if (close) ps__kept_close(&posix_passing[i].kept);
+        posix_passing[i].whose = NULL;
+    }
+}
+
 PS_COLD static void posix_fork_child(void)
 {
     if (--posix_forking != 0)
@@ -204,7 +220,8 @@ PS_COLD static void posix_fork_child(void)
     posix_generation_renew(word);
     for (struct ps__fork_entry *entry = posix_entries; entry; entry = entry->next)
         entry->in_child(entry);
-    if (!posix_holding)
+    posix_passing_forked(1);
+    if (posix_holding < 2)                      /* whoever has it is not here */
         (void)pthread_mutex_init(&posix_mutex, NULL);
 }
 
@@ -228,6 +245,7 @@ PS_COLD int ps__process_init(void)
          * not told: their descriptors may have been closed meanwhile, and the numbers may be somebody else's by now.
          */
         (void)pthread_mutex_init(&posix_mutex, NULL);
+        posix_passing_forked(0);
         posix_threads_forked(0);
         posix_generation_renew(word);
     }
@@ -240,10 +258,35 @@ PS_COLD int ps__process_init(void)
     return 0;
 }
 
-PS_COLD void ps__fork_add(struct ps__fork_entry *entry)
+PS_COLD void ps__fork_hold(void)
 {
+    if (posix_holding > 1 || posix_forking) {
+        posix_nested++;
+        return;
+    }
+    int cancel = ps__cancel_off();
     posix_holding = 1;
     (void)pthread_mutex_lock(&posix_mutex);
+    posix_holding = 2;
+    posix_cancel = cancel;
+}
+
+PS_COLD void ps__fork_release(void)
+{
+    if (posix_nested) {
+        posix_nested--;
+        return;
+    }
+    int cancel = posix_cancel;
+    posix_holding = 1;
+    (void)pthread_mutex_unlock(&posix_mutex);
+    posix_holding = 0;
+    ps__cancel_restore(cancel);
+}
+
+PS_COLD void ps__fork_add(struct ps__fork_entry *entry)
+{
+    ps__fork_hold();
     if (!entry->link) {
         entry->next = posix_entries;
         entry->link = &posix_entries;
@@ -252,14 +295,12 @@ PS_COLD void ps__fork_add(struct ps__fork_entry *entry)
             entry->next->link = &entry->next;
         posix_entries = entry;
     }
-    (void)pthread_mutex_unlock(&posix_mutex);
-    posix_holding = 0;
+    ps__fork_release();
 }
 
 PS_COLD void ps__fork_remove(struct ps__fork_entry *entry)
 {
-    posix_holding = 1;
-    (void)pthread_mutex_lock(&posix_mutex);
+    ps__fork_hold();
     if (entry->link) {
         *entry->link = entry->next;
         if (entry->next)
@@ -267,8 +308,7 @@ PS_COLD void ps__fork_remove(struct ps__fork_entry *entry)
         ps__fence_compiler();                   /* a walker that stands on the entry still finds the rest */
         entry->link = NULL;
     }
-    (void)pthread_mutex_unlock(&posix_mutex);
-    posix_holding = 0;
+    ps__fork_release();
 }
 
 /* ------------------------------------------------------------------ descriptors */
@@ -313,6 +353,36 @@ PS_COLD int ps__fd_private(int fd)
     errno = error;
     return private;
 }
+
+PS_COLD int ps__fd_passing(int fd)
+{
+    fd = ps__fd_private(fd);
+    int i = 0;
+    while (i < POSIX_PASSING && posix_passing[i].whose) i++;
+    if (fd < 0 || i == POSIX_PASSING)           /* more at once: a child may keep the number, and nothing else */
+        return fd;
+    int err = ps__kept_set(&posix_passing[i].kept, fd);
+    if (err) {
+        errno = -err;
+        return -1;
+    }
+    ps__fence_compiler();
+    posix_passing[i].whose = &posix_holding;
+    return fd;
+}
+
+PS_COLD void ps__fd_passed(int fd)
+{
+    if (fd < 0)
+        return;
+    ps__fork_hold();
+    for (int i = 0; i < POSIX_PASSING; i++)
+        if (posix_passing[i].whose == &posix_holding && ps__kept_fd(&posix_passing[i].kept) == fd) posix_passing[i].whose = NULL;
+    ps__close_fd(fd);
+    ps__fork_release();
+}
+
+#undef POSIX_PASSING
 
 /* ------------------------------------------------------------------ memory */
 

@@ -125,7 +125,7 @@ static int member_map(struct ps__shm *shm, uint64_t offset, size_t size, int wri
             *out = memory;
         }
     }
-    ps__close_fd(fd);
+    ps__fd_passed(fd);
     return err;
 }
 
@@ -166,7 +166,7 @@ static int member_reserve(struct ps__shm *shm)
     int fd = ps__shm_data_fd(shm), err = fd < 0 ? PS_ESYS : 0;
     if (!err && (fstat(fd, &st) || (uint64_t)st.st_size < offset + size)) err = PS_ECORRUPT;
     if (!err) err = ps__shm_reserve_shared(fd, offset, size, "a publisher's ring");
-    ps__close_fd(fd);
+    ps__fd_passed(fd);
     return err;
 }
 
@@ -225,7 +225,7 @@ int ps__slot_repair(struct ps__port *port, unsigned slot)
     size_t size = at - begin + offsetof(struct ps__lane, evicted) + port->members * sizeof(ps__a64);
     void *page = MAP_FAILED;
     if (fd >= 0) page = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)begin);
-    ps__close_fd(fd);
+    ps__fd_passed(fd);
     if (page != MAP_FAILED) {
         view.lane = (struct ps__lane *)(void *)((unsigned char *)page + (at - begin));
         if (ps__load_acq(&view.lane->ring) && !ps__slot_map(shm, slot, 1, &view)) {

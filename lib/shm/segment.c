@@ -110,10 +110,21 @@ static int segment_no_proc(const char *path, int error)
 static int segment_description(struct ps__kept *kept, int fd, int flags)
 {
     char proc[SEGMENT_PROC];
-    int other = ps__fd_private(open(segment_proc(proc, fd), flags | O_CLOEXEC));
-    if (other < 0) return segment_no_proc(proc, errno);
-    int err = ps__kept_set(kept, other);
+    ps__fork_hold();                    /* a child finds it kept, and closes it */
+    int other = ps__fd_private(open(segment_proc(proc, fd), flags | O_CLOEXEC)), error = errno;
+    int err = other < 0 ? 0 : ps__kept_set(kept, other);
+    ps__fork_release();
+    if (other < 0) return segment_no_proc(proc, error);
     return err ? ps__fail_sys(-err, "fstat") : 0;
+}
+
+/* One that the call does not outlive. As open(2). */
+static int segment_passing(const char *path, int flags)
+{
+    ps__fork_hold();
+    int fd = ps__fd_passing(open(path, flags | O_CLOEXEC, 0600));
+    ps__fork_release();
+    return fd;
 }
 
 int ps__shm_data_fd(struct ps__shm *shm)
@@ -122,12 +133,11 @@ int ps__shm_data_fd(struct ps__shm *shm)
     int fd = -1;
     struct stat st;
     if (ps__kept_valid(&shm->lock)) {
-        fd = ps__fd_private(open(segment_proc(proc, ps__kept_fd(&shm->lock)),
-                                 (shm->port.observe ? O_RDONLY : O_RDWR) | O_CLOEXEC));
+        fd = segment_passing(segment_proc(proc, ps__kept_fd(&shm->lock)), shm->port.observe ? O_RDONLY : O_RDWR);
     } else if (shm->path[0]) {                          /* the program closed it (closefrom): by name, if it is still the file */
-        fd = ps__fd_private(open(shm->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+        fd = segment_passing(shm->path, O_RDWR | O_NOFOLLOW);
         if (fd >= 0 && (fstat(fd, &st) || st.st_dev != shm->lock.dev || st.st_ino != shm->lock.ino)) {
-            close(fd);
+            ps__fd_passed(fd);
             fd = -1;
             errno = ESTALE;
         }
@@ -164,11 +174,14 @@ static int segment_map(struct ps__shm *shm, int fd)
     if (!err) err = segment_writable(shm, PS__SHM_SLOTS + shm->port.slot * size, size);
     if (err) return err;
     /* The lock survives closefrom() through this page, and does not survive in a forked child. */
+    ps__fork_hold();
     void *pin = mmap(NULL, 4096, PROT_READ, MAP_SHARED, ps__kept_fd(&shm->lock), 0);
-    if (pin == MAP_FAILED) return ps__fail(PS_ENOMEM, "cannot map a page: %s", strerror(errno));
-    shm->pin = pin;
-    if (madvise(pin, 4096, MADV_DONTFORK)) return ps__fail_sys(errno, "madvise");
-    return 0;
+    int error = errno, mapped = pin != MAP_FAILED, kept = mapped && madvise(pin, 4096, MADV_DONTFORK) == 0;
+    if (kept) shm->pin = pin;
+    else if (mapped) error = errno, munmap(pin, 4096);
+    ps__fork_release();
+    if (!mapped) return ps__fail(PS_ENOMEM, "cannot map a page: %s", strerror(error));
+    return kept ? 0 : ps__fail_sys(error, "madvise");
 }
 
 /*
@@ -243,8 +256,10 @@ static int segment_take(struct ps__shm *shm)
 
 static int segment_create_anonymous(struct ps__shm *shm, const ps_url *url, const struct ps__geometry *wanted, int *out)
 {
+    ps__fork_hold();
     /* The tool looks for this name: examples/psbus/proc.c. */
-    int fd = ps__fd_private(memfd_create("psbus", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    int fd = ps__fd_passing(memfd_create("psbus", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    ps__fork_release();
     if (fd < 0) return ps__fail_sys(errno, "memfd_create");
     *out = fd;
     int err = segment_fill(shm, fd, url, wanted);
@@ -262,7 +277,7 @@ static int segment_create_anonymous(struct ps__shm *shm, const ps_url *url, cons
 static int segment_create(struct ps__shm *shm, const ps_url *url, const struct ps__geometry *wanted, int *out)
 {
     char proc[SEGMENT_PROC];
-    int fd = ps__fd_private(open(shm->dir, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+    int fd = segment_passing(shm->dir, O_TMPFILE | O_RDWR);
     if (fd < 0 && (errno == EOPNOTSUPP || errno == EISDIR || errno == EINVAL))
         return ps__fail(PS_ENOTSUP, "%s: its file system has no O_TMPFILE", shm->dir);
     if (fd < 0 && errno == ENOENT && shm->by_name) return PS_EAGAIN;
@@ -318,7 +333,7 @@ static int segment_open(struct ps__shm *shm, int *out)
         path = segment_proc(proc, ps__kept_fd(&shm->anchor));
         follow = 0;
     }
-    int fd = ps__fd_private(open(path, access | O_CLOEXEC | O_NONBLOCK | O_NOCTTY | follow));
+    int fd = segment_passing(path, access | O_NONBLOCK | O_NOCTTY | follow);
     if (fd < 0) {
         if (errno == ENOENT) return PS_ENOENT;
         if (errno == ELOOP) return ps__fail(PS_EACCES, "%s is a symbolic link", path);
@@ -363,12 +378,21 @@ static void segment_leave(struct ps__shm *shm, unsigned high)
     if (shm->by_name) rmdir(shm->dir);  /* succeeds when it is empty */
 }
 
+/* No fork comes in between: the kernel copies descriptors before memory, and a child would have one that nobody in it knows. */
+static void segment_close(struct ps__shm *shm)
+{
+    ps__fork_hold();
+    ps__bell_close(shm);
+    ps__kept_close(&shm->lock);         /* drops the lock, unless the file is open elsewhere: never unlocked by hand */
+    ps__fork_release();
+}
+
 static void segment_drop(struct ps__shm *shm, int fd)
 {
-    ps__close_fd(fd);
+    ps__fd_passed(fd);
     if (shm->pin) munmap(shm->pin, 4096);
     if (shm->base) munmap(shm->base, shm->base_size);
-    ps__kept_close(&shm->lock);
+    segment_close(shm);
     shm->pin = NULL;
     shm->base = NULL;
 }
@@ -394,7 +418,7 @@ int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
         if (!err) err = segment_map(shm, fd);
         if (!err) err = segment_reserve(shm, fd);
         if (!err) {
-            ps__close_fd(fd);
+            ps__fd_passed(fd);
             break;
         }
         if (err != PS_EAGAIN) segment_leave(shm, shm->port.members);    /* who was last may have found us there, and left */
@@ -432,8 +456,7 @@ void ps__shm_detach(struct ps__shm *shm, int forked)
     if (!forked) segment_leave(shm, high);      /* nobody can take the slot while we could still write: only now */
     if (shm->pin && !forked) munmap(shm->pin, 4096);    /* a forked child never had it */
     shm->pin = NULL;
-    ps__bell_close(shm);
-    ps__kept_close(&shm->lock);         /* drops the lock, unless the file is open elsewhere: never unlocked by hand */
+    segment_close(shm);
 }
 
 #undef SEGMENT_MAGIC

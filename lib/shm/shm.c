@@ -52,7 +52,7 @@ static int shm_lane_reserve(struct ps__port *port)
     int fd = err ? -1 : ps__shm_data_fd(shm);
     if (!err && fd < 0) err = PS_ESYS;
     if (!err) err = ps__shm_reserve(fd, ps__shm_ring_offset(shm, port->slot), ps__shm_ring_size(shm), "a publisher's ring");
-    ps__close_fd(fd);
+    ps__fd_passed(fd);
     if (!err) err = ps__slot_map(shm, port->slot, 1, &port->own);
     if (!err) {
         /* A lane that was used, and lost its word to damage. */
@@ -75,7 +75,7 @@ static int shm_loan_reserve(struct ps__port *port)
     if (fd < 0) err = PS_ESYS;
     /* Whatever the word says: reserving again what a former owner reserved is nothing. */
     else err = ps__shm_reserve(fd, ps__shm_loan_offset(shm, port->slot), ps__loans_size(&shm->geometry), "a loan area");
-    ps__close_fd(fd);
+    ps__fd_passed(fd);
     struct ps__view loan = { 0 };
     if (!err) err = ps__slot_map_loan(shm, port->slot, 1, &loan);
     if (!err) {                         /* the two fields only: other threads are publishing with the rest */
@@ -99,7 +99,7 @@ static ps__a64 *shm_big_reserve(struct ps__port *port)
     int error = errno, fd = ps__shm_data_fd(shm);
     if (fd < 0) return NULL;
     int err = ps__shm_reserve(fd, (uint64_t)(big - shm->base), PS__BIG_BITS / 8, "a large interest filter");
-    ps__close_fd(fd);
+    ps__fd_passed(fd);
     if (!err && mprotect(big, PS__BIG_BITS / 8, PROT_READ | PROT_WRITE)) err = PS_ESYS;
     ps__a64 *words = (ps__a64 *)(void *)big;
     for (size_t i = 0; !err && i < PS__BIG_BITS / 64; i++) ps__store_rlx(&words[i], 0);        /* a former owner's */
@@ -159,6 +159,7 @@ static void shm_in_child(struct ps__fork_entry *entry)
     ps__kept_close(&shm->lock);
     ps__kept_close(&shm->bell[0]);
     ps__kept_close(&shm->bell[1]);
+    if (!shm->opened) ps__kept_close(&shm->anchor);     /* nobody in the child will ever close the handle, or go on closing it */
 }
 
 /* From a located bus to a member of it. Nothing is held after a failure. */
@@ -209,6 +210,7 @@ static int shm_open_bus(void *memory, ps_host *host, const ps_url *url)
     int err = ps__shm_locate(shm, url);
     if (!err) err = shm_enter(shm, host, url);
     if (err) ps__kept_close(&shm->anchor);
+    else shm->opened = 1;
     return err;
 }
 
@@ -216,6 +218,7 @@ static void shm_close_bus(void *memory, int forked)
 {
     struct ps__shm *shm = memory;
     struct ps__port *port = &shm->port;
+    shm->opened = 0;
     if (!forked && !port->observe) {
         ps__loans_return(port);
         ps__slot_move_out(shm);
@@ -223,7 +226,9 @@ static void shm_close_bus(void *memory, int forked)
     ps__port_close(port, forked);
     ps__loans_free(shm->loans);
     ps__shm_detach(shm, forked);
+    ps__fork_hold();                    /* as with the lock */
     ps__kept_close(&shm->anchor);
+    ps__fork_release();
     ps__fork_remove(&shm->fork);
 }
 

@@ -59,6 +59,7 @@ struct ps__shm {
     int proc;                           /* the path leads through /proc to somebody's descriptor */
     int mode;                           /* -1: not named */
     char label[PS_NAME_MAX + 1];
+    int opened;                         /* and not being closed: a child that is forked now knows the handle */
     ps_url url;                         /* numbers of it, for ps_after_fork; no pointers */
 
     /* the file */
@@ -109,7 +110,7 @@ PS_PRIVATE int ps__shm_locate(struct ps__shm *shm, const ps_url *url);
 PS_PRIVATE int ps__shm_attach(struct ps__shm *shm, const ps_url *url);
 /* Unmaps, and if nobody else is there removes the file and its bells. forked: touches nothing but the copy. */
 PS_PRIVATE void ps__shm_detach(struct ps__shm *shm, int forked);
-/* A fresh description of the file, for mapping; the caller closes it. -1 with ps_errmsg. */
+/* A fresh description of the file, for mapping; the caller gives it to ps__fd_passed. -1 with ps_errmsg. */
 PS_PRIVATE int ps__shm_data_fd(struct ps__shm *shm);
 
 /* ------------------------------------------------------------------ member.c: slots and their locks */
