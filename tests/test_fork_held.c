@@ -5,6 +5,8 @@
  */
 #include "held.h"
 
+#include "../lib/core/bus.h"
+
 /* ------------------------------------------------------------------ a fork at every step */
 
 struct trial {
@@ -120,6 +122,75 @@ static void test_p11_thread_in_a_call_child_may_begin_anew(void **state)
     struct trial t = { .url = support_url(*state, "anew", "depth=8&bytes=4k"), .call = use, .child = begin_anew_in_child };
     trial_run(&t);
     assert_true(t.steps >= HELD_STEPS(20));
+}
+
+/* ------------------------------------------------------------------ a table that grows */
+
+enum { GROWN = 65536 };                 /* subscriptions at most; a table grows at 16, 64, 256, ... */
+
+static int grown_destroyed;
+
+static void grown_destroy(void *user)
+{
+    (void)user;
+    grown_destroyed++;
+}
+
+struct grown {
+    ps_bus *bus;
+    int count, rc;
+    atomic_int done;
+};
+
+static int grown_add(struct grown *g)
+{
+    ps_sub_options options = PS_SUB_OPTIONS_INIT;
+    char topic[32];
+    options.destroy = grown_destroy;
+    snprintf(topic, sizeof topic, "t/%d", g->count++);
+    return ps_subscribe(g->bus, topic, ignore, NULL, &options, NULL);
+}
+
+static void *grown_thread(void *arg)
+{
+    struct grown *g = arg;
+    g->rc = grown_add(g);
+    atomic_store(&g->done, 1);
+    return NULL;
+}
+
+/* Every destroy function runs once, of the last subscription perhaps, wherever the other thread was. */
+static int grown_in_child(void *arg)
+{
+    struct grown *g = arg;
+    need(ps_close(g->bus) == 0);
+    need(grown_destroyed == g->count || grown_destroyed == g->count - 1);
+    return 0;
+}
+
+/* There is no call to hold it at: forked when the table is seen to change, which takes long when it is large. */
+static void test_p11_thread_makes_the_table_larger_child_destroys_all(void **state)
+{
+    struct grown g;
+    (void)state;
+    memset(&g, 0, sizeof g);
+    assert_ok(ps_open(&g.bus, "inproc://held-grown"));
+    for (int size = 16; size <= GROWN; size *= 4) {
+        pthread_t thread;
+        while (g.count < size)
+            assert_ok(grown_add(&g));
+        atomic_store(&g.done, 0);
+        assert_int_equal(pthread_create(&thread, NULL, grown_thread, &g), 0);
+        while (!(ps__load_acq(&g.bus->subs.version) & 1) && !atomic_load(&g.done))
+            ps__pause();
+        int code = support_reap(support_child(grown_in_child, &g), HANG_S * 1000);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_ok(g.rc);
+        assert_int_equal(code, 0);
+    }
+    assert_ok(ps_close(g.bus));
+    assert_int_equal(grown_destroyed, g.count);
+    grown_destroyed = 0;
 }
 
 /* ------------------------------------------------------------------ locks of the process */
@@ -250,6 +321,7 @@ int main(void)
         cmocka_unit_test(test_p11_thread_opens_the_first_inproc_handle),        /* before any other is opened */
         cmocka_unit_test(test_p11_thread_registers_a_transport),
         cmocka_unit_test(test_p11_thread_closes_a_handle_in_a_handler),
+        cmocka_unit_test(test_p11_thread_makes_the_table_larger_child_destroys_all),
         over("inproc", test_p11_thread_in_a_call_child_may_close),
         over("shm", test_p11_thread_in_a_call_child_may_close),
         over("shm", test_p11_thread_in_a_call_child_may_begin_anew),

@@ -50,6 +50,8 @@ struct ps__subs {
     struct ps_sub *graves;
     uint32_t grave_count;
     struct ps__table *old_tables;
+    struct ps__table *larger;           /* if it is not the table, subscriptions are moving there, this one just now: */
+    struct ps_sub *moving;
     uint32_t promised;                  /* matches that there is, or will be, room for */
     struct ps_sub **_Atomic spare;      /* a larger match array for the dispatching thread; [-1] is its capacity */
     /* of the dispatching thread */

@@ -255,12 +255,31 @@ PS_COLD static void subscription_unlink(struct ps__table *table, struct ps_sub *
     ps__store_rel(link, ps__load_rlx(&sub->next));
 }
 
+/* To the larger table. A thread that is not here may have begun it, and left what it was moving in no chain. */
+PS_COLD static void subscription_move(struct ps__subs *subs)
+{
+    struct ps__table *table = ps__load_rlx(&subs->table), *larger = subs->larger;
+    struct ps_sub *_Atomic *bucket = table->bucket, *sub = subs->moving;
+    subscription_change(subs, 1);
+    if (sub && ps__load_rlx(&bucket[sub->filter.hash & table->mask]) != sub &&
+        ps__load_rlx(&larger->bucket[sub->filter.hash & larger->mask]) != sub) subscription_link(larger, sub);
+    for (; bucket <= &table->bucket[table->mask]; bucket++)
+        while ((sub = subs->moving = ps__load_rlx(bucket)) != NULL) {
+            ps__store_rel(bucket, ps__load_rlx(&sub->next));
+            subscription_link(larger, sub);
+        }
+    table->older = subs->old_tables;                    /* kept until no look-up can be in it */
+    ps__store_rel(&subs->table, larger);
+    subs->old_tables = table;
+    ps__store_rlx(&subs->unswept, 1);
+    subscription_change(subs, 0);
+}
+
 /* Room before anything changes, so that nothing can fail half-way: a table, and a match array for every possible match. */
 PS_COLD int ps__subs_room(struct ps__subs *subs)
 {
-    struct ps__table *table = ps__load_rlx(&subs->table), *larger = NULL;
-    uint32_t matches = subs->count + 1;
-    if (matches > subs->promised) {
+    struct ps__table *table = ps__load_rlx(&subs->table);
+    if (subs->count >= subs->promised) {
         uint32_t room = subs->promised ? subs->promised * 2 : 16;
         struct ps_sub **spare = calloc(room + (size_t)1, sizeof *spare);
         if (!spare) return ps__fail(PS_ENOMEM, "no memory for a subscription");
@@ -269,22 +288,8 @@ PS_COLD int ps__subs_room(struct ps__subs *subs)
         if (spare) free(spare - 1);
         subs->promised = room;
     }
-    if (subs->count <= table->mask) return 0;
-    larger = subscription_table((table->mask + 1) * 4);
-    if (!larger) return 0;                              /* longer chains, still right */
-    subscription_change(subs, 1);
-    for (uint32_t b = 0; b <= table->mask; b++) {
-        for (struct ps_sub *sub = ps__load_rlx(&table->bucket[b]), *next; sub; sub = next) {
-            next = ps__load_rlx(&sub->next);
-            subscription_link(larger, sub);
-        }
-    }
-    table->older = subs->old_tables;                    /* kept until no look-up can be in it */
-    subs->old_tables = table;
-    ps__store_rlx(&subs->unswept, 1);
-    ps__store_rel(&subs->table, larger);
-    subscription_change(subs, 0);
-    return 0;
+    if (subs->count > table->mask && (subs->larger = subscription_table((table->mask + 1) * 4))) subscription_move(subs);
+    return 0;                                           /* or longer chains, still right */
 }
 
 PS_COLD static void subscription_count(struct ps__subs *subs, const struct ps_sub *sub, int step)
@@ -342,17 +347,15 @@ PS_COLD void ps__subs_sweep(struct ps__subs *subs)
 
 PS_COLD static void subscription_clear(struct ps__subs *subs)
 {
+    if (subs->larger && subs->larger != ps__load_rlx(&subs->table)) subscription_move(subs);
     struct ps__table *table = ps__load_rlx(&subs->table);
     for (struct ps_sub *sub = subs->graves; sub; sub = sub->grave)      /* its handler forked, or the like, and never came back */
         if (sub->destroy_after && sub->destroy) sub->destroy(sub->user);
-    for (uint32_t b = 0; b <= table->mask; b++) {
-        for (struct ps_sub *sub = ps__load_rlx(&table->bucket[b]), *next; sub; sub = next) {
-            next = ps__load_rlx(&sub->next);
+    for (uint32_t b = 0; b <= table->mask; b++)
+        for (struct ps_sub *sub; (sub = ps__load_rlx(&table->bucket[b])) != NULL; free(sub)) {
+            ps__store_rlx(&table->bucket[b], ps__load_rlx(&sub->next));
             if (sub->destroy) sub->destroy(sub->user);
-            free(sub);
         }
-        ps__store_rlx(&table->bucket[b], NULL);
-    }
     ps__subs_sweep(subs);
     subs->count = 0;
     memset(subs->depth_count, 0, sizeof subs->depth_count);
