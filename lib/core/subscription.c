@@ -160,10 +160,10 @@ static int subscription_look_up(ps_bus *bus, const ps_topic *topic)
 static void subscription_take_spare(struct ps__subs *subs)
 {
     if (PS_LIKELY(ps__load_rlx(&subs->spare) == NULL)) return;
-    struct ps_sub **spare = ps__swap_ar(&subs->spare, NULL);
-    if (subs->match) free(subs->match - 1);
+    struct ps_sub **spare = ps__swap_ar(&subs->spare, NULL), **old = subs->match;
     subs->match = spare;
     subs->match_room = (uint32_t)(uintptr_t)spare[-1];
+    if (old) free(old - 1);             /* last: a child that is forked meanwhile frees what it finds here */
 }
 
 /* Every kind of subscription, at any time. */
