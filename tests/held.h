@@ -33,6 +33,9 @@ static struct hold *_Atomic current;
 
 #if PS_TSAN
 #define HELD_STEPS(least) 1
+/* A thread that has ended, and is joined after the fork, is none of the child's. */
+__attribute__((visibility("default"))) const char *__tsan_default_options(void);
+const char *__tsan_default_options(void) { return "report_thread_leaks=0"; }
 #else
 #define HELD_STEPS(least) (least)
 

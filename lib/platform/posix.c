@@ -221,7 +221,9 @@ PS_COLD static void posix_fork_child(void)
     for (struct ps__fork_entry *entry = posix_entries; entry; entry = entry->next)
         entry->in_child(entry);
     posix_passing_forked(1);
-    if (posix_holding < 2)                      /* whoever has it is not here */
+    if (!posix_holding)
+        (void)pthread_mutex_unlock(&posix_mutex);
+    else if (posix_holding < 2)                 /* whoever has it is not here */
         (void)pthread_mutex_init(&posix_mutex, NULL);
 }
 
