@@ -202,6 +202,43 @@ static void test_p8_deleted_file_is_reported_and_the_next_opener_gets_a_fresh_bu
     assert_int_equal(scratch_count(scratch_path, NULL), 0);
 }
 
+/* With the directory of its bell: who sleeps is told what happened, once, and goes on, looking now and then. */
+static void test_p8_removed_directory_is_reported_and_who_is_there_goes_on(void **state)
+{
+    (void)state;
+    char url[200], file[200];
+    snprintf(file, sizeof file, "%s/sub", scratch_path);
+    assert_int_equal(mkdir(file, 0700), 0);
+    snprintf(url, sizeof url, "shm://%s/sub/bus?depth=64&bytes=64k", scratch_path);
+    struct stage *s = stage_new(url);
+    for (int slept = 0; slept < 2; slept++) {
+        ps_bus *a, *b;
+        assert_ok(ps_open(&a, s->url));
+        assert_ok(ps_open(&b, s->url));
+        assert_ok(ps_subscribe(b, "t", inbox_take, &s->inbox[slept], NULL, NULL));
+        assert_int_equal(say(a, "t", 1, 0, 64), 1);
+        assert_int_equal(hear(b, &s->inbox[slept], 1), 0);
+        if (slept)
+            assert_int_equal(ps_dispatch(b, 0, 1), 0);
+        char path[300];
+        snprintf(path, sizeof path, "%s/bus", file);
+        assert_int_equal(unlink(path), 0);
+        DIR *dir = opendir(file);               /* the bell's name, if it has slept */
+        for (struct dirent *e = dir ? readdir(dir) : NULL; e; e = readdir(dir))
+            (void)unlinkat(dirfd(dir), e->d_name, 0);
+        assert_int_equal(closedir(dir), 0);
+        assert_int_equal(rmdir(file), 0);
+        assert_int_equal(wait_unlinked(b), PS_EUNLINKED);
+        assert_int_equal(ps_dispatch(b, 0, 30), 0);
+        assert_int_equal(say(a, "t", 1, 1, 64), 1);
+        assert_int_equal(hear(b, &s->inbox[slept], 2), 0);
+        assert_ok(ps_close(a));
+        assert_ok(ps_close(b));
+        assert_int_equal(mkdir(file, 0700), 0);
+    }
+    assert_int_equal(rmdir(file), 0);
+}
+
 static void test_p6_publish_into_a_bus_that_was_moved_leaves_errno_alone(void **state)
 {
     (void)state;
@@ -459,6 +496,7 @@ int main(void)
         SHM_TEST(test_p1_publish_nobody_wants_writes_nothing),
         SHM_TEST(test_p8_stale_file_is_reused_and_never_grows),
         SHM_TEST(test_p8_deleted_file_is_reported_and_the_next_opener_gets_a_fresh_bus),
+        SHM_TEST(test_p8_removed_directory_is_reported_and_who_is_there_goes_on),
         SHM_TEST(test_p6_publish_into_a_bus_that_was_moved_leaves_errno_alone),
         SHM_TEST(test_p8_replaced_file_is_reported_and_the_replacement_left_alone),
         SHM_TEST(test_shm_open_of_what_is_no_bus_is_a_named_error_and_leaves_it_untouched),

@@ -25,9 +25,10 @@ PS_COLD static int reader_buffer(struct ps__port *port, size_t size)
     while (room < size) room *= 2;
     unsigned char *buffer = aligned_alloc(64, room);
     if (!buffer) return ps__fail(PS_ENOMEM, "no memory for a message of %zu bytes", size);
-    free(port->buffer);
+    unsigned char *old = port->buffer;
     port->buffer = buffer;
     port->buffer_size = room;
+    free(old);                          /* last: a child that is forked meanwhile frees what it finds here */
     return 0;
 }
 

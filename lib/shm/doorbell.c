@@ -151,16 +151,13 @@ static int doorbell_ready(struct ps__shm *shm, int which)
         if ((err = ps__kept_set(&shm->bell[which], fd))) return err;
     }
     if (!ps__kept_valid(&shm->bell[which])) return -EBADF;      /* closed behind our back */
-    if (!shm->bound[which]) {
-        err = doorbell_bind(shm, ps__kept_fd(&shm->bell[which]), which);
-        /* Abstract names are free to all: a stranger who sits on ours must not keep us from sleeping. Tried again next time. */
-        if (which == PS__BELL_MESSAGE) ps__store_rlx(&shm->port.deaf, err == -EADDRINUSE);
-        if (err == -EADDRINUSE) return ps__kept_fd(&shm->bell[which]);
-        if (err) return err;
-        shm->bound[which] = 1;
-    } else if ((err = doorbell_rebind(shm, which))) {
-        return err;
-    }
+    err = shm->bound[which] ? doorbell_rebind(shm, which) : doorbell_bind(shm, ps__kept_fd(&shm->bell[which]), which);
+    /* Abstract names are free to all: a stranger who sits on ours must not keep us from sleeping. Nor must who removed the
+     * directory: what is in memory can still be read. Tried again next time. */
+    const int deaf = err == -EADDRINUSE || err == -ENOENT;
+    if (which == PS__BELL_MESSAGE) ps__store_rlx(&shm->port.deaf, deaf != 0);
+    if (err && !deaf) return err;
+    if (!err) shm->bound[which] = 1;
     return ps__kept_fd(&shm->bell[which]);
 }
 
