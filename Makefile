@@ -357,6 +357,11 @@ check-instructions: ## instructions of publish and dispatch against the checked-
 $(BUILD)/tests/bench/instructions/count: $(BUILD)/static/tests/bench/instructions/count.o $(STATIC_LIBRARY)
 	$(LINK) $^ $(LDLIBS)
 
+.PHONY: check-long check-models
+check-long: check-models soak ## what takes too long to run for every change: the models, the soak
+check-models: ## the ring's protocol and its mutants through GenMC (GENMC=…), where there is one
+	@sh tests/models/check.sh
+
 .PHONY: soak
 soak: $(BUILD)/tests/soak/soak ## all features for 10 minutes (SOAK_SECONDS=N), and nothing grows
 	@'$<'

@@ -96,7 +96,7 @@ int ps__reader_leave_now(struct ps__port *port)
 {
     if (port->borrowing) return 0;
     uint32_t pending = PS__LEAVE_DUE;
-    while (ps__load_acq(&port->leave_pending) == PS__LEAVE_TRIED) sched_yield();
+    while (ps__load_acq(&port->leave_pending) == PS__LEAVE_TRIED) sched_yield();        /* m15.4 */
     if (!ps__cas_ar(&port->leave_pending, &pending, 0)) return 0;
     ps__reader_leave(port);
     return 1;
@@ -152,7 +152,8 @@ PS_COLD void ps__port_unsubscribe(void *state, const ps_filter *filter, uint32_t
         return;
     }
     ps__store_rlx(&port->leave_pending, PS__LEAVE_TRIED);
-    ps__fence_heavy();                  /* SYNC(leave) other ends ps__port_begin, ps__port_end: reading, light fence, the mark */
+    /* SYNC(leave) other ends ps__port_begin, ps__port_end: reading, light fence, the mark. m15.3 */
+    ps__fence_heavy();
     if (!ps__load_acq(&port->reading) && !port->borrowing) {    /* that dispatch is over by now, and the next one waits for us */
         ps__reader_leave(port);
         ps__store_rel(&port->leave_pending, 0);

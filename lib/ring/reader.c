@@ -346,7 +346,7 @@ int ps__port_begin(void *state, int marked)
     int watched = (int)ps__load_rlx(&port->fd_used), err;
     if (PS_UNLIKELY(watched)) ps__sleep_begin(port);
     ps__store_rlx(&port->reading, 1);
-    ps__fence_light();                  /* SYNC(leave) other end ps__port_unsubscribe: the mark, heavy fence, reading */
+    ps__fence_light();                  /* SYNC(leave) other end ps__port_unsubscribe: the mark, heavy fence, reading. m15.1 */
     if (PS_UNLIKELY(port->borrowing)) reader_release(port);     /* a pull handle's message of last time */
     if (PS_UNLIKELY(watched) && (err = reader_begin_watched(port))) return err;
     int reads = ps__load_acq(&port->joined) && !ps__reader_leave_if_pending(port);
@@ -444,7 +444,7 @@ void ps__port_end(void *state, int flags)
     }
     reader_flush(port);
     ps__store_rel(&port->reading, 0);
-    ps__fence_light();                  /* SYNC(leave) as in ps__port_begin: one of the two sees the other */
+    ps__fence_light();                  /* SYNC(leave) as in ps__port_begin: one of the two sees the other. m15.2 */
     (void)ps__reader_leave_if_pending(port);            /* then the cursors are another thread's to set */
     if (PS_UNLIKELY(ps__load_rlx(&port->fd_used))) ps__sleep_end(port);
 }
