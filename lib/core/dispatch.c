@@ -8,7 +8,6 @@
  */
 #include "bus.h"
 #include <errno.h>
-#include <sched.h>
 
 PS_PRIVATE PS__TLS struct ps__frame *ps__frames;
 
@@ -22,16 +21,23 @@ struct dispatch_run {
     const ps_msg **pulled;              /* ps_next: where its message goes; NULL: handlers get them */
 };
 
-/* Somebody has it. */
+/* Owned: by this thread, which runs a handler; by another one; or for maintenance, which is soon over. */
 static PS_NOINLINE int dispatch_claim_slow(ps_bus *bus, uint64_t me, uint64_t seen)
 {
+    int error = errno, cancel = ps__cancel_off(), err = 0;
+    unsigned step = 0;
     do {
-        if (seen != 1) return ps__fail(PS_EBUSY, seen == me ? "ps_dispatch inside a handler of this handle"
-                                                           : "another thread dispatches this handle");
-        sched_yield();                  /* maintenance is a few instructions */
+        if (seen != 1) {
+            err = ps__fail(PS_EBUSY, seen == me ? "ps_dispatch inside a handler of this handle"
+                                                : "another thread dispatches this handle");
+            break;
+        }
+        ps__wait_step(&step);
         seen = 0;
     } while (!ps__cas_acq(&bus->owner, &seen, me));
-    return 0;
+    ps__cancel_restore(cancel);
+    errno = error;
+    return err;
 }
 
 static inline int dispatch_claim(ps_bus *bus, unsigned thread)

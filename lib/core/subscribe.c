@@ -7,7 +7,6 @@
  */
 #include "bus.h"
 #include <errno.h>
-#include <sched.h>
 #include <stdlib.h>
 
 #define SUBSCRIBE_GRAVES 256u           /* a dispatch that sleeps is woken to free so many */
@@ -93,9 +92,10 @@ PS_COLD static void subscribe_remove(ps_bus *bus, struct ps_sub *sub)
     struct ps__subs *subs = &bus->subs;
     uint64_t nobody = 0;
     int idle;
+    unsigned step = 0;
     /* Who else maintains is a few instructions from done; a dispatch would be told that it is there, and do the rest. */
     while (!(idle = ps__cas_acq(&bus->owner, &nobody, 1)) && nobody == 1) {
-        sched_yield();
+        ps__wait_step(&step);
         nobody = 0;
     }
     pthread_mutex_lock(&subs->lock);

@@ -6,7 +6,7 @@
  * cursors. A handle joins with its first subscription and leaves with its last.
  */
 #include "cells.h"
-#include <sched.h>
+#include <errno.h>
 
 uint64_t ps__lane_tail(struct ps__lane *lane)
 {
@@ -96,7 +96,10 @@ int ps__reader_leave_now(struct ps__port *port)
 {
     if (port->borrowing) return 0;
     uint32_t pending = PS__LEAVE_DUE;
-    while (ps__load_acq(&port->leave_pending) == PS__LEAVE_TRIED) sched_yield();        /* m15.4 */
+    int error = errno, cancel = ps__cancel_off();
+    for (unsigned step = 0; ps__load_acq(&port->leave_pending) == PS__LEAVE_TRIED;) ps__wait_step(&step);   /* m15.4 */
+    ps__cancel_restore(cancel);
+    errno = error;
     if (!ps__cas_ar(&port->leave_pending, &pending, 0)) return 0;
     ps__reader_leave(port);
     return 1;
@@ -113,7 +116,7 @@ PS_COLD int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t fl
      * it was that one, it is a few instructions from being out. */
     int stays = first && ps__load_acq(&port->joined) && ps__swap_ar(&port->leave_pending, 0);
     if (first && !stays) {
-        while (ps__load_acq(&port->joined)) sched_yield();
+        for (unsigned step = 0; ps__load_acq(&port->joined);) ps__wait_step(&step);
         unsigned high = join_high(port);
         for (unsigned l = 0; l < port->lanes; l++) {
             port->next[l] = l < high ? ps__lane_tail(port->view[l].lane) : 0;
