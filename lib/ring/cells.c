@@ -65,12 +65,11 @@ static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigne
  * In a shared lane an answer goes behind its question. Where this thread's own last message stands before this one, it likely
  * answers it as well: then the lines that it will wait for are fetched now.
  */
-static void cells_expect_answer(struct ps__port *port, const struct ps__view *view, uint64_t first)
+static void cells_expect_answer(struct ps__port *port, struct ps__lane *lane, uint64_t first, struct ps__cell *behind)
 {
-    struct ps__cell *behind = ps__cell_of(view, first + 1);
     ps__store_rlx(&port->guess, behind);
     if (ps__claim_run.next_by != port->memo_odd[0] || ps__claim_run.next != (uint32_t)first) return;
-    ps__prefetch_write(&view->lane->tail);
+    ps__prefetch_write(&lane->tail);
     ps__prefetch_write(behind);
     ps__prefetch_write((char *)behind + PS__LINE / 2);
 }
@@ -83,11 +82,11 @@ static void cells_expect_answer(struct ps__port *port, const struct ps__view *vi
 int ps__cells_lone(struct ps__port *port, unsigned lane)
 {
     const struct ps__view *view = &port->view[lane];
-    const uint64_t first = port->next[lane], mask = view->cells - 1;
-    struct ps__cell *cell = &view->cell[first & mask], *behind = &view->cell[(first + 1) & mask];
+    const uint64_t first = port->next[lane];
+    struct ps__cell *cell = ps__cell_of(view, first), *behind = ps__cell_of(view, first + 1);
     struct ps__copy *copy = port->copy;
     __builtin_prefetch((const char *)cell + PS__LINE / 2);
-    if (port->shared_lane) cells_expect_answer(port, view, first);
+    if (port->shared_lane) cells_expect_answer(port, view->lane, first, behind);
     if (ps__load_rlx(&behind->stamp) == first + 2 || ps__kind(ps__load_rlx(&cell->meta)) != PS__KIND_INLINE) return 0;
     if (ps__load_rlx(&cell->publisher) == port->mute) return 0;
     if (port->copy_lane != lane) cells_turn(port, lane);
