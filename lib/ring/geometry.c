@@ -30,10 +30,10 @@ static int geometry_numbers(const struct ps__geometry *g)
 /* What has 32 bits of address cannot map all that there may be, and its sizes would not even say so. */
 static int geometry_fits(const struct ps__geometry *g)
 {
-    const unsigned most = (unsigned)sizeof(size_t) * 8 - 1;    /* none of the three, and then not half of it */
-    if (g->units_log + 6 < most && g->loans_log + 6 < most && g->depth_log + 7 < most) return 0;
+    const uint64_t most = SIZE_MAX / 4, payload = (uint64_t)PS__UNIT << g->units_log, loans = (uint64_t)PS__UNIT << g->loans_log;
+    if (payload <= most && loans <= most) return 0;     /* cells are 128 MiB at most */
     return ps__fail(PS_ENOMEM, "bytes=%llu with loans=%llu: no address space for that",
-                    (unsigned long long)PS__UNIT << g->units_log, (unsigned long long)PS__UNIT << g->loans_log);
+                    (unsigned long long)payload, (unsigned long long)loans);
 }
 
 int ps__geometry_unpack(uint64_t word, struct ps__geometry *g)
