@@ -80,7 +80,7 @@ SMALL_SOURCES := \
 # The header is the only place where the version stands.
 VERSION := $(shell awk '/^.define PS_VERSION_(MAJOR|MINOR|PATCH) / { v = v dot $$3; dot = "." } END { print v }' include/psbus.h)
 # The first number, or the first two while that is 0, as in psbusConfigVersion.cmake: what programs are linked against.
-ABI     := $(subst $(eval) ,.,$(wordlist 1,$(if $(filter 0.%,$(VERSION)),2,1),$(subst ., ,$(VERSION))))
+ABI     := $(if $(filter 0.%,$(VERSION)),$(basename $(VERSION)),$(firstword $(subst ., ,$(VERSION))))
 SONAME  := libpsbus.so.$(ABI)
 
 # SANITIZE is set by `make asan` and `make tsan`, which call this file again with a build directory of their own.
