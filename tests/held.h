@@ -28,6 +28,13 @@ struct hold {
 };
 
 static _Thread_local struct hold *held;
+
+/* Its thread stands at the step, or the call had fewer. */
+static inline int is_there(void *hold)
+{
+    return atomic_load(&((struct hold *)hold)->reached) || atomic_load(&((struct hold *)hold)->done);
+}
+
 /* The one that is held while the process forks. The lock that keeps forks away: who has it goes on until it gives it back. */
 static struct hold *_Atomic current;
 

@@ -28,12 +28,6 @@ static void *trial_thread(void *arg)
     return NULL;
 }
 
-static int trial_there(void *arg)
-{
-    struct trial *t = arg;
-    return atomic_load(&t->hold.reached) || atomic_load(&t->hold.done);
-}
-
 /* The call in another thread up to that step, and there a fork. 1: there is such a step. */
 static int trial_step(struct trial *t, int at)
 {
@@ -43,7 +37,7 @@ static int trial_step(struct trial *t, int at)
         t->code = 99;
         return 0;
     }
-    support_wait(trial_there, t, DEADLINE_MS);
+    support_wait(is_there, &t->hold, DEADLINE_MS);
     int more = atomic_load(&t->hold.reached);
     atomic_store(&current, &t->hold);
     pid_t child = support_child(t->child, t);

@@ -31,12 +31,6 @@ static void *opener_thread(void *arg)
     return NULL;
 }
 
-static int opener_there(void *arg)
-{
-    struct opener *o = arg;
-    return atomic_load(&o->hold.reached) || atomic_load(&o->hold.done);
-}
-
 static int flag_set(void *flag) { return atomic_load((atomic_int *)flag); }
 
 /* Descriptors of a bus's file that this process has. */
@@ -78,7 +72,7 @@ static int opener_body(void *arg)
     o->hold = (struct hold){ .at = o->at };
     if (pthread_create(&thread, NULL, opener_thread, o))
         return 1;
-    support_wait(opener_there, o, DEADLINE_MS);
+    support_wait(is_there, &o->hold, DEADLINE_MS);
     atomic_store(&o->shared->more, atomic_load(&o->hold.reached));
     atomic_store(&current, &o->hold);
     (void)support_child(outlive_opener, o);
