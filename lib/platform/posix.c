@@ -117,7 +117,7 @@ static PS__TLS int posix_nested;              /* ps__fork_hold inside another, o
 static PS__TLS int posix_cancel;              /* ps__cancel_off's answer, meanwhile */
 static PS__TLS int posix_forking;             /* fork handlers of this thread's fork that have yet to finish */
 
-/* Descriptors that are open during a call, under the mutex: ps__fd_passing. */
+/* Descriptors that are open during a call, under the mutex: ps__fd_passing. A thread is told by where its posix_holding lies. */
 #define POSIX_PASSING 16
 static struct { struct ps__kept kept; const volatile void *whose; } posix_passing[POSIX_PASSING];
 

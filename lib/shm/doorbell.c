@@ -154,8 +154,8 @@ static int doorbell_ready(struct ps__shm *shm, int which)
     err = shm->bound[which] ? doorbell_rebind(shm, which) : doorbell_bind(shm, ps__kept_fd(&shm->bell[which]), which);
     /* Abstract names are free to all: a stranger who sits on ours must not keep us from sleeping. Nor must who removed the
      * directory: what is in memory can still be read. Tried again next time. */
-    const int deaf = err == -EADDRINUSE || err == -ENOENT;
-    if (which == PS__BELL_MESSAGE) ps__store_rlx(&shm->port.deaf, deaf != 0);
+    const uint32_t deaf = err == -EADDRINUSE || err == -ENOENT;
+    if (which == PS__BELL_MESSAGE) ps__store_rlx(&shm->port.deaf, deaf);
     if (err && !deaf) return err;
     if (!err) shm->bound[which] = 1;
     return ps__kept_fd(&shm->bell[which]);
