@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * limits.c - bare cache lines between two cores, a bare ring of one producer and one consumer that knows nothing of topics, other
- * readers or dying peers, pipes, and bare buffers. What a library does comes on top.
+ * readers or dying peers, pipes, and bare buffers. What a library does comes on top. Bare cells: cells.c.
  *
  * The ring: 64-byte cells, head and tail on lines of their own, each side keeps the last index it saw of the other, the reader
  * says how far it is once for all that was there. Messages are made and checked as those of the library's measurements are.
@@ -9,9 +9,11 @@
 #include "limits.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -20,14 +22,14 @@ double limit_two_lines(struct row *row) { (void)row; return ping_pong(2, (uint64
 
 /* ---------------------------------------------------------------- the ring */
 
-#define CELLS 4096u
+#define RING_CELLS 4096u
 
 struct ring {
     _Alignas(128) _Atomic uint64_t head;
     _Alignas(128) _Atomic uint64_t tail;
     _Alignas(128) _Atomic uint32_t bell;
     _Atomic uint32_t sleeping;
-    _Alignas(128) char cell[CELLS][PAYLOAD];
+    _Alignas(128) char cell[RING_CELLS][PAYLOAD];
 };
 
 struct end { struct ring *ring; uint64_t at, other; };
@@ -43,11 +45,11 @@ static void rings_empty(void)
 
 static inline void ring_send(struct end *e, const void *data)
 {
-    while (__builtin_expect(e->at - e->other >= CELLS, 0)) {
+    while (__builtin_expect(e->at - e->other >= RING_CELLS, 0)) {
         relax();
         e->other = atomic_load_explicit(&e->ring->tail, memory_order_acquire);
     }
-    memcpy(e->ring->cell[e->at % CELLS], data, PAYLOAD);
+    memcpy(e->ring->cell[e->at % RING_CELLS], data, PAYLOAD);
     atomic_store_explicit(&e->ring->head, ++e->at, memory_order_release);
 }
 
@@ -68,7 +70,7 @@ static inline int ring_read(struct end *e, struct receipt *receipt)
     if (head == e->at)
         return 0;
     for (; e->at != head; e->at++)
-        check_message(receipt, e->ring->cell[e->at % CELLS], PAYLOAD);
+        check_message(receipt, e->ring->cell[e->at % RING_CELLS], PAYLOAD);
     atomic_store_explicit(&e->ring->tail, e->at, memory_order_release);
     return 1;
 }
@@ -166,15 +168,14 @@ static void ring_answering_side(int number)
     }
 }
 
-static double median_latency(size_t n)
+double limit_latency(size_t n)
 {
     /* The first tenth warms things up. */
     extra[0] = quantile(samples + n / 10, n - n / 10, 0.999);
     return quantile(samples + n / 10, n - n / 10, 0.5);
 }
 
-/* The answering side ends. */
-static void answers_end(const struct receipt *receipt)
+void limit_answers_end(const struct receipt *receipt)
 {
     atomic_store_explicit(&control->fin, 1, memory_order_release);
     join_sides();
@@ -202,72 +203,9 @@ double limit_ring_sleeping(struct row *row)
         after = now_ns();
         samples[n++] = (double)(after - begin) / 2;
     } while (after < end && n < SAMPLES);
-    answers_end(&receipt);
+    limit_answers_end(&receipt);
     histogram_add(row, samples + n / 10, n - n / 10);
-    return median_latency(n);
-}
-
-/* ---------------------------------------------------------------- polling, two lines a message */
-
-/* As a message with a topic needs them: the stamp says that it is there, and the text reaches into the second line. */
-struct cell {
-    _Alignas(128) _Atomic uint64_t stamp;
-    char head[24], text[PAYLOAD];
-};
-
-static struct cell *cells;      /* CELLS each way */
-
-static inline void cell_send(uint64_t at, struct cell *ring_of_cells, const char *text)
-{
-    struct cell *cell = &ring_of_cells[at % CELLS];
-    memcpy(cell->text, text, PAYLOAD);
-    atomic_store_explicit(&cell->stamp, at + 1, memory_order_release);
-}
-
-static inline void cell_take(uint64_t at, struct cell *ring_of_cells, struct receipt *receipt)
-{
-    struct cell *cell = &ring_of_cells[at % CELLS];
-    while (atomic_load_explicit(&cell->stamp, memory_order_acquire) != at + 1)
-        if (atomic_load_explicit(&control->fin, memory_order_relaxed))
-            return;
-    check_message(receipt, cell->text, PAYLOAD);
-}
-
-static void cells_answering_side(int number)
-{
-    struct receipt receipt = { 0 };
-    _Alignas(64) char text[PAYLOAD] = { 0 };
-    (void)number;
-    atomic_store_explicit(&control->ready, 1, memory_order_release);
-    for (uint64_t i = 0; !atomic_load_explicit(&control->fin, memory_order_relaxed); i++) {
-        cell_take(i, cells, &receipt);
-        compose(text, PAYLOAD, i);
-        cell_send(i, cells + CELLS, text);
-    }
-}
-
-double limit_cells(struct row *row)
-{
-    struct receipt receipt = { 0 };
-    _Alignas(64) char text[PAYLOAD] = { 0 };
-    size_t n = 0;
-    (void)row;
-    if (!cells)
-        cells = shared_memory(2 * CELLS * sizeof *cells);
-    memset(cells, 0, 2 * CELLS * sizeof *cells);
-    start_sides(1, cells_answering_side);
-    wait_ready(1);
-    uint64_t end = end_ns(now_ns()), after;
-    do {
-        uint64_t begin = now_ns();
-        compose(text, PAYLOAD, n);
-        cell_send(n, cells, text);
-        cell_take(n, cells + CELLS, &receipt);
-        after = now_ns();
-        samples[n++] = (double)(after - begin) / 2;
-    } while (after < end && n < SAMPLES);
-    answers_end(&receipt);
-    return median_latency(n);
+    return limit_latency(n);
 }
 
 /* ---------------------------------------------------------------- pipes */
@@ -307,7 +245,7 @@ double limit_pipe(struct row *row)
     close(pipes[0][0]);
     close(pipes[1][0]);
     close(pipes[1][1]);
-    return median_latency(n);
+    return limit_latency(n);
 }
 
 /* ---------------------------------------------------------------- buffers */
@@ -392,4 +330,23 @@ double limit_copied(struct row *row)
     copied = 1;
     buffers = BUFFERS_MOST / (size_t)row->x;
     return buffers_rate(row);
+}
+
+/* ---------------------------------------------------------------- space */
+
+/* Microseconds until so much of a new file in memory is allocated, as a lane is before it is used. */
+double limit_reserved(struct row *row)
+{
+    size_t n = 0;
+    for (uint64_t end = end_ns(now_ns()); n < 256 && now_ns() < end; n++) {
+        int fd = memfd_create("bench", MFD_CLOEXEC);
+        if (fd < 0)
+            give_up("memfd_create");
+        uint64_t begin = now_ns();
+        if (fallocate(fd, 0, 0, row->x) != 0)
+            give_up("fallocate");
+        samples[n] = (double)(now_ns() - begin) / 1e3;
+        close(fd);
+    }
+    return quantile(samples, n, 0.5);
 }
