@@ -21,9 +21,9 @@ MANDIR     ?= $(or $(mandir),$(DATADIR)/man)
 SOURCES := \
 	lib/platform/posix.c \
 	lib/platform/linux.c \
-	lib/core/error.c \
-	lib/core/topic.c \
-	lib/core/url.c \
+	lib/base/error.c \
+	lib/base/topic.c \
+	lib/base/url.c \
 	lib/ring/geometry.c \
 	lib/ring/ring.c \
 	lib/ring/claim.c \
@@ -59,8 +59,8 @@ SOURCES := \
 SMALL_SOURCES := \
 	lib/platform/posix.c \
 	lib/platform/linux.c \
-	lib/core/error.c \
-	lib/core/url.c \
+	lib/base/error.c \
+	lib/base/url.c \
 	lib/ring/geometry.c \
 	lib/ring/evict.c \
 	lib/ring/loan.c \

@@ -7,7 +7,7 @@
 #ifndef PS_TEST_FAKE_H
 #define PS_TEST_FAKE_H
 
-#include "../lib/core/internal.h"
+#include "../lib/base/base.h"
 
 #include "support.h"
 

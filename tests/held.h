@@ -9,7 +9,7 @@
 #ifndef PS_TEST_HELD_H
 #define PS_TEST_HELD_H
 
-#include "../lib/core/internal.h"
+#include "../lib/base/base.h"
 
 #include "support.h"
 

@@ -2,7 +2,7 @@
 /*
  * test_error.c - codes and their texts, and the detail of each thread's last failure.
  */
-#include "../lib/core/internal.h"
+#include "../lib/base/base.h"
 
 #include "support.h"
 

@@ -3,7 +3,7 @@
  * test_hash.c - the topic hash: fixed values, because processes that share a bus must agree on them; the arithmetic for
  * compilers without 128-bit integers beside the usual one; and what makes it a good hash.
  */
-#include "../lib/core/internal.h"
+#include "../lib/base/base.h"
 
 #include "support.h"
 
@@ -27,7 +27,7 @@
 #define ps_topic_match   portable_topic_match
 #define ps_topic_escape  portable_topic_escape
 size_t portable_topic_prefix(const char *topic, size_t len, int depth);
-#include "../lib/core/topic.c"
+#include "../lib/base/topic.c"
 #undef ps__hash
 #undef ps__prefix_hash
 

@@ -62,7 +62,16 @@ test_lint_library_neither_prints_nor_aborts_nor_makes_threads() {
 
 # ------------------------------------------------------------------ layers
 
-# Which part of the library may use which: by the symbols of the objects. The leaves of core are for all.
+# Which part of the library may use which, besides itself.
+layers='
+    BEGIN {
+        below["base"] = " platform "
+        below["ring"] = below["remote"] = below["core"] = " platform base "
+        below["inproc"] = below["shm"] = " platform base ring "
+    }
+    function may(from, to) { return from == to || index(below[from], " " to " ") > 0 }'
+
+# By the symbols of the objects.
 test_lint_dependencies_point_down() {
     [ -d "$PS_BUILD/static/lib" ] || skip "the library was built from the pair"
     find "$PS_BUILD/static/lib" -name '*.o' | sort | while read -r object; do
@@ -70,36 +79,27 @@ test_lint_dependencies_point_down() {
         [ -r "lib/${source%.o}.c" ] || continue
         nm -g "$object" | awk -v file="${source%.o}" 'NF == 3 { print "D", $3, file } NF == 2 { print "U", $2, file }'
     done >"$scratch/symbols"
-    awk '
-        function layer(file) { return file ~ /^core\/(error|topic|url)$/ ? "leaf" : substr(file, 1, index(file, "/") - 1) }
-        BEGIN {
-            may["platform"] = " leaf platform "
-            may["leaf"]     = " leaf platform "
-            may["ring"]     = " leaf platform ring "
-            may["inproc"]   = " leaf platform ring inproc "
-            may["shm"]      = " leaf platform ring shm "
-            may["remote"]   = " leaf platform remote "
-            may["core"]     = " leaf platform core "
-        }
+    awk "$layers"'
+        function layer(file) { return substr(file, 1, index(file, "/") - 1) }
         $1 == "D" { defined[$2] = $3 }
         $1 == "U" { use[++uses] = $2; user[uses] = $3 }
         END {
             for (i = 1; i <= uses; i++) {
                 if (!(use[i] in defined)) continue
-                from = layer(user[i]); to = layer(defined[use[i]])
                 # The one place that knows the backends, by their tables alone.
                 if (user[i] == "core/transport" && use[i] ~ /^ps__[a-z]*_transport$/) continue
                 seen++
-                if (index(may[from], " " to " ") == 0) print "lib/" user[i] ".c uses " use[i] " of lib/" defined[use[i]] ".c"
+                if (!may(layer(user[i]), layer(defined[use[i]])))
+                    print "lib/" user[i] ".c uses " use[i] " of lib/" defined[use[i]] ".c"
             }
             if (!seen) print "no file uses another: the objects were not found"
         }' "$scratch/symbols" >"$scratch/found"
     none "dependencies that do not point down" "$scratch/found"
 }
 
-# The same for what files include.
+# By what files include.
 test_lint_includes_point_down() {
-    grep -Hn '^ *# *include *"' $(sources c h | grep '^lib/') | sed 's/^lib\/\([a-z]*\)\/[^:]*:[0-9]*/\1 &/' | awk '
+    grep -Hn '^ *# *include *"' $(sources c h | grep '^lib/') | sed 's/^lib\/\([a-z]*\)\/[^:]*:[0-9]*/\1 &/' | awk "$layers"'
         {
             include = $0
             sub(/^[^"]*"/, "", include)
@@ -107,9 +107,7 @@ test_lint_includes_point_down() {
             part = include ~ /\// ? include : $1 "/" include
             sub(/^(\.\.\/)+/, "", part)
             sub(/\/[^\/]*$/, "", part)
-            ok = part == $1 || part == "include" || (part == "core" && include ~ /internal\.h$/) ||
-                 (part == "ring" && ($1 == "inproc" || $1 == "shm")) || (part == "platform" && $1 == "core")
-            if (!ok) print
+            if (part == "include" ? $1 == "platform" : !may($1, part)) print
         }' >"$scratch/found"
     none "includes that do not point down" "$scratch/found"
 }

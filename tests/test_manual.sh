@@ -61,7 +61,7 @@ test_manual_help_names_the_options_that_are_taken() {
 }
 
 test_manual_url_options_are_those_of_the_parser() {
-    sed -n 's/^    { "\([a-z]*\)", *URL_.*/\1/p' lib/core/url.c | sort >"$scratch/expected"
+    sed -n 's/^    { "\([a-z]*\)", *URL_.*/\1/p' lib/base/url.c | sort >"$scratch/expected"
     [ -s "$scratch/expected" ] || fail "the parser's table has another form"
     sed -n '/^\.SH OPTIONS OF A URL/,/^\.SH TOPICS/s/^\.BI \([a-z]*\)= .*/\1/p' lib/man/psbus.7.in | sort >"$scratch/found"
     same "options in psbus(7)" "$scratch/expected" "$scratch/found"

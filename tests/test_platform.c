@@ -3,7 +3,7 @@
  * test_platform.c - clocks, numbers and descriptors that the rest of the library stands on. Fences are in
  * test_platform_fence.c, and what fork does in test_platform_fork.c.
  */
-#include "../lib/core/internal.h"
+#include "../lib/base/base.h"
 
 #include "forbid.h"
 

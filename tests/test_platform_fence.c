@@ -3,7 +3,7 @@
  * test_platform_fence.c - the light and the heavy fence order each other: with membarrier(2), without it, and when it is
  * taken away while the process runs.
  */
-#include "../lib/core/internal.h"
+#include "../lib/base/base.h"
 
 #include "forbid.h"
 

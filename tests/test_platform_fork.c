@@ -3,7 +3,7 @@
  * test_platform_fork.c - how a process knows that it is another one than its parent: after fork(2), after a raw clone(2),
  * on a kernel that cannot wipe pages, while other threads are busy, and from a signal handler.
  */
-#include "../lib/core/internal.h"
+#include "../lib/base/base.h"
 
 #include "support.h"
 

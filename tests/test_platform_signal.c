@@ -6,7 +6,7 @@
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
-#include "../lib/core/internal.h"
+#include "../lib/base/base.h"
 
 #include "support.h"
 

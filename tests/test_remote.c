@@ -3,7 +3,7 @@
  * test_remote.c - the stub of a remote backend: it tells a bad address from a missing engine, and a copy of it is a transport
  * that the core takes.
  */
-#include "../lib/core/internal.h"
+#include "../lib/base/base.h"
 
 #include "support.h"
 

@@ -108,7 +108,7 @@ test_single_two_prefixes_and_another_library_in_one_program() {
 }
 
 test_single_missing_source_is_refused_and_nothing_written() {
-    refuses 'cannot read lib/core/none.c' sh lib/amalgamate.sh "$scratch/none" lib/core/error.c lib/core/none.c
+    refuses 'cannot read lib/core/none.c' sh lib/amalgamate.sh "$scratch/none" lib/base/error.c lib/core/none.c
     refuses 'usage:' sh lib/amalgamate.sh "$scratch/none"
     [ ! -e "$scratch/none" ] || fail "something was written"
 }
@@ -122,7 +122,7 @@ test_single_licence_that_cannot_be_read_is_told() {
 }
 
 test_single_header_in_a_condition_is_refused() {
-    printf '#ifdef X\n#include "core/internal.h"\n#endif\n' >"$scratch/condition.c"
+    printf '#ifdef X\n#include "base/base.h"\n#endif\n' >"$scratch/condition.c"
     refuses 'stands inside a condition' sh lib/amalgamate.sh "$scratch/condition" "$scratch/condition.c"
     [ ! -e "$scratch/condition/psbus.c" ] || fail "half a pair was written"
 }

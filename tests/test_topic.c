@@ -3,7 +3,7 @@
  * test_topic.c - names, filters, matching and hashes: the tables of MQTT 3.1.1 section 4.7, every byte in every place, and
  * the matcher beside a naive one over all short texts of a small alphabet.
  */
-#include "../lib/core/internal.h"
+#include "../lib/base/base.h"
 
 #include "support.h"
 

@@ -3,6 +3,8 @@
  * test_transport.c - adding a backend: which tables are taken, and what open, close and the functions a table lacks come to.
  * The calls of a dispatch are in test_transport_calls.c. A process holds 16 added tables; each test says how many it adds.
  */
+#include "../lib/core/bus.h"
+
 #include "fake.h"
 
 #include <pthread.h>

@@ -2,7 +2,7 @@
 /*
  * test_url.c - bus URLs: what is legal, and that each mistake is named.
  */
-#include "../lib/core/internal.h"
+#include "../lib/base/base.h"
 
 #include "support.h"
 

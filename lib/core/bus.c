@@ -7,7 +7,7 @@
  * whose number is too large, with locked operations.
  */
 #include "bus.h"
-#include "topic.h"
+#include "../base/topic.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <stdarg.h>
@@ -148,6 +148,13 @@ PS_COLD static int bus_host_topic(struct ps_host *host, const char *text, ps_top
 
 /* ------------------------------------------------------------------ open, close, fork */
 
+/* This process is known from now on, and its children will be. */
+PS_COLD static int bus_process(void)
+{
+    int error = ps__process_init();
+    return error ? ps__fail_sys(error, "pthread_atfork") : 0;
+}
+
 PS_COLD static void *bus_zeroed(size_t size, size_t alignment)
 {
     size = (size + alignment - 1) & ~(alignment - 1);
@@ -181,7 +188,7 @@ PS_COLD int ps_open(ps_bus **out, const char *url)
     if (!out) return ps__fail(PS_EINVAL, "bus is NULL");
     *out = NULL;
     if (!url) return ps__fail(PS_EINVAL, "url is NULL");
-    int error = errno, cancel = ps__cancel_off(), err = ps__process_init();
+    int error = errno, cancel = ps__cancel_off(), err = bus_process();
     ps__fork_add(&bus_fork);
     ps_bus *bus = err ? NULL : bus_zeroed(sizeof *bus, 64);
     struct ps__url *parsed = calloc(1, sizeof *parsed);
@@ -250,7 +257,7 @@ PS_COLD int ps_after_fork(ps_bus *bus)
     if (!ps__forked(bus)) return 0;
     if (!bus->transport->after_fork)
         return ps__fail(PS_ENOTSUP, "%s has no ps_after_fork", bus->transport->scheme);
-    int error = errno, cancel = ps__cancel_off(), err = ps__process_init();
+    int error = errno, cancel = ps__cancel_off(), err = bus_process();
     if (!err) err = bus->transport->after_fork(bus->state, &bus->host);
     if (!err) {
         bus->topic_key = ps__topic_key(bus->host.seed);

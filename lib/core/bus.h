@@ -14,7 +14,7 @@
 #ifndef PS_BUS_H
 #define PS_BUS_H
 
-#include "internal.h"
+#include "../base/base.h"
 #include <pthread.h>
 
 #define PS__INSIDE (PS__THREADS_SMALL + 1)      /* the last one is shared by the threads that have no slot of their own */
@@ -130,6 +130,12 @@ PS_PRIVATE int ps__wait_begin(ps_bus *bus, const struct ps_sub *sub, int *busy);
 PS_PRIVATE void ps__wait_end(void);
 /* A closed handle is freed, once every other call has left. */
 PS_PRIVATE void ps__finish_close(ps_bus *bus, int forked);
+
+/* transport.c */
+/* The table of a scheme, or NULL. */
+PS_PRIVATE const ps_transport *ps__transport_find(const char *scheme);
+/* The schemes there are, "inproc, shm, …", for a message. */
+PS_PRIVATE void ps__transport_list(char *text, size_t size);
 
 /* subscription.c */
 PS_PRIVATE int ps__subs_open(struct ps__subs *subs);

@@ -6,7 +6,7 @@
  * only ever added, so a pointer that was found stays good. There is no lock: a child may be forked while another thread is in
  * here, and it loses at most that thread's copy.
  */
-#include "internal.h"
+#include "bus.h"
 #include <stdio.h>
 
 #define TRANSPORT_MOST 16

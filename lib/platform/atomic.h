@@ -8,6 +8,8 @@
 #ifndef PS_ATOMIC_H
 #define PS_ATOMIC_H
 
+#include "compiler.h"
+
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>

@@ -5,7 +5,7 @@
  * System calls younger than the C libraries in use are made by number. Constants of the kernel's interface are written out
  * where headers may lack them; their values never change.
  */
-#include "../core/internal.h"
+#include "platform.h"
 
 #ifdef __linux__
 

@@ -62,7 +62,7 @@ PS_PRIVATE void ps__fence_heavy(void);
 /* ---- fork: which process does a handle belong to? */
 PS_PRIVATE void *ps__wiped_page(void);                  /* zeroed memory that is zero again in a child; NULL: not here */
 PS_PRIVATE void ps__fence_init(void);                   /* decides ps__light_is_free */
-/* Called by every ps_open: sets up the machinery below once. 0 or PS_ESYS, PS_ENOMEM. */
+/* Called by every ps_open: sets up the machinery below once. 0, or an error of errno. */
 PS_PRIVATE int ps__process_init(void);
 PS_PRIVATE_OBJECT _Atomic(ps__a64 *) ps__generation_word;      /* set once, before the first handle exists */
 /* A number that differs in a forked child, also one made by a raw clone(2). */

@@ -11,7 +11,7 @@
  * Setting up must itself survive a fork in another thread: pthread_once() starts over in a child that was born in the
  * middle, and registering the fork handlers twice does no harm.
  */
-#include "../core/internal.h"
+#include "platform.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -254,7 +254,7 @@ PS_COLD int ps__process_init(void)
     if (PS_UNLIKELY(!ps__load_acq(&posix_atfork_done))) {
         int error = pthread_atfork(posix_fork_prepare, posix_fork_parent, posix_fork_child);
         if (error != 0)
-            return ps__fail_sys(error, "pthread_atfork");
+            return error;
         ps__store_rel(&posix_atfork_done, 1);
     }
     return 0;

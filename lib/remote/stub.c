@@ -7,7 +7,7 @@
  * filling in one function after the other:
  *
  *   1. Rename the file, the functions and the scheme; put what belongs to a connection into struct stub_state. Outside of this
- *      library include <psbus.h> and <string.h> instead of internal.h, and leave out PS_PRIVATE.
+ *      library include <psbus.h> and <string.h> instead of base.h, and leave out PS_PRIVATE.
  *   2. open: connect, or begin to. Return 0. Everything acquired so far is given back on failure, since close is not called.
  *   3. subscribe, unsubscribe: tell the engine. The core matches filters itself; the engine may send too much, not too little.
  *   4. publish: never block unless wait is set and the URL says block=MS. A remote engine that cannot count answers 1, not 0.
@@ -17,7 +17,7 @@
  *
  * Registered by a program with ps_transport_register(); the library's own are listed in lib/core/transport.c.
  */
-#include "../core/internal.h"
+#include "../base/base.h"
 
 struct stub_state {
     ps_host *host;                      /* the way up: host->fail puts a text behind an error code */

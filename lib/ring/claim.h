@@ -5,7 +5,7 @@
 #ifndef PS_CLAIM_H
 #define PS_CLAIM_H
 
-#include "../core/internal.h"
+#include "../base/base.h"
 
 struct ps__port;
 

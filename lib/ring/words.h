@@ -46,7 +46,7 @@
 #ifndef PS_WORDS_H
 #define PS_WORDS_H
 
-#include "../core/internal.h"
+#include "../base/base.h"
 
 #define PS__UNIT       64u              /* bytes of a payload unit */
 #define PS__INLINE     95u              /* bytes of topic and data that fit into a cell */

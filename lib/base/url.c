@@ -6,7 +6,7 @@
  * and what there is: every mistake has a text of its own. The pieces are decoded into one buffer that is as large as the
  * longest URL; decoding never lengthens a piece, and the dividers that fall away leave the room for the NULs.
  */
-#include "internal.h"
+#include "base.h"
 
 #include <limits.h>
 #include <stdio.h>

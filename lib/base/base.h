@@ -1,45 +1,12 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * internal.h - what the files of the core share with each other and with the transports. Included first by every file:
- * it sets the feature macros.
+ * base.h - what every part of the library stands on: results in words, topics and filters, URLs.
  */
-#ifndef PS_INTERNAL_H
-#define PS_INTERNAL_H
+#ifndef PS_BASE_H
+#define PS_BASE_H
 
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
-#ifndef _FILE_OFFSET_BITS
-#define _FILE_OFFSET_BITS 64
-#endif
-
-#include "../../include/psbus.h"
-#if defined __GLIBC__ && !defined __USE_GNU
-#error "a system header came before psbus.c: include psbus.c first, or compile with -D_GNU_SOURCE"
-#endif
-
-/*
- * Functions and objects that files of the library share. The vendored pair, which is one file, makes them static; a static
- * object is declared without `extern`, so declarations of objects begin with PS_PRIVATE_OBJECT and definitions with PS_PRIVATE.
- */
-#ifndef PS_PRIVATE
-#define PS_PRIVATE __attribute__((visibility("hidden")))
-#endif
-#ifndef PS_PRIVATE_OBJECT
-#define PS_PRIVATE_OBJECT extern PS_PRIVATE
-#endif
-#define PS_LIKELY(x)   __builtin_expect(!!(x), 1)
-#define PS_UNLIKELY(x) __builtin_expect(!!(x), 0)
-/* For what is written once and compiled once for each constant it is called with. */
-#define PS_ALWAYS_INLINE inline __attribute__((always_inline))
-/* For what comes up seldom on a path that is taken often: it takes no registers from it. */
-#define PS_NOINLINE __attribute__((noinline))
-/* Off every path that runs for each message: compiled for size, and a branch that leads there is laid out as unlikely. */
-#define PS_COLD __attribute__((cold))
-#define PS_PRINTF(f, a) __attribute__((format(printf, f, a)))
-
-#include "../platform/atomic.h"
 #include "../platform/platform.h"
+#include "../../include/psbus.h"
 
 /* ------------------------------------------------------------------ error.c */
 
@@ -94,13 +61,9 @@ PS_PRIVATE int ps__url_parse(const char *text, const char *extra_options, struct
 /* [A-Za-z0-9._-]{1,64} without a leading dot; PS_EINVAL with detail otherwise (also NULL). */
 PS_PRIVATE int ps__name_check(const char *name);
 
-/* ------------------------------------------------------------------ transport.c */
+/* ------------------------------------------------------------------ the backends */
 
-/* The table of a scheme, or NULL. */
-PS_PRIVATE const ps_transport *ps__transport_find(const char *scheme);
-/* The schemes there are, "inproc, shm, …", for a message. */
-PS_PRIVATE void ps__transport_list(char *text, size_t size);
-
+/* Each by its own part of the library; lib/core/transport.c lists them. */
 PS_PRIVATE_OBJECT const ps_transport ps__inproc_transport;
 PS_PRIVATE_OBJECT const ps_transport ps__shm_transport;
 PS_PRIVATE_OBJECT const ps_transport ps__remote_transport;

@@ -5,7 +5,7 @@
  * The detail lies in thread-local memory of fixed size, so a failure can be reported when there is no memory left, and no
  * thread has anything to free.
  */
-#include "internal.h"
+#include "base.h"
 
 #include <errno.h>
 #include <stdarg.h>

@@ -9,7 +9,7 @@
 #ifndef PS_TOPIC_H
 #define PS_TOPIC_H
 
-#include "internal.h"
+#include "base.h"
 
 #include <string.h>
 
