@@ -65,7 +65,7 @@ static struct heap_port *interest_open(unsigned members)
 
 static void each_user(struct heap_port *heap, void (*visit)(void *, const ps_filter *, uint32_t), void *arg)
 {
-    for (unsigned i = 0; i < heap->port.filters; i++) {
+    for (unsigned i = 0; i < heap->port.bloom.filters; i++) {
         ps_filter f = exact(i);
         visit(arg, &f, 0);
     }
@@ -123,7 +123,7 @@ static void test_interest_hundred_thousand_names_few_wrong_answers_and_no_trace_
         ps__interest_remove(&heap->port, &f);
     }
     assert_int_equal(ps__load_rlx(&heap->port.about[0]->filters), 0);
-    assert_int_equal(bits_set(heap->port.big, PS__BIG_BITS), 0);
+    assert_int_equal(bits_set(heap->port.bloom.big, PS__BIG_BITS), 0);
     heap_close(heap);
 }
 
@@ -172,8 +172,8 @@ static void test_interest_without_room_for_the_large_filter_stays_right(void **s
         ps__interest_add(&heap->port, &f);
     }
     assert_int_equal(ps__load_rlx(&heap->port.about[0]->big), 0);
-    assert_null(heap->port.big);
-    assert_null(heap->port.big_count);
+    assert_null(heap->port.bloom.big);
+    assert_null(heap->port.bloom.big_count);
     assert_int_equal(missing(heap, 6000), 0);
     for (unsigned i = 0; i < 6000; i++) {
         ps_filter f = exact(i);
@@ -276,8 +276,8 @@ static void test_interest_clear_leaves_nothing_and_moves_the_epoch(void **state)
     assert_int_equal(bits_set(heap->port.bits[0], PS__SMALL_BITS), 0);
     assert_int_equal(ps__load_rlx(&heap->port.about[0]->wild) | ps__load_rlx(&heap->port.about[0]->filters), 0);
     ps__interest_forget(&heap->port);
-    assert_null(heap->port.count);
-    assert_int_equal(heap->port.filters + heap->port.wild_count[1], 0);
+    assert_null(heap->port.bloom.count);
+    assert_int_equal(heap->port.bloom.filters + heap->port.bloom.wild_count[1], 0);
     heap_close(heap);
 }
 
@@ -355,7 +355,7 @@ static void test_memo_torn_or_foreign_entry_is_a_miss(void **state)
     other.hash = topic.hash ^ UINT64_C(1) << 40;        /* falls into the same entry, and the same epoch */
     wants_all(heap, 70);
     assert_int_equal(set_of(heap, &topic, set), 1);
-    ps__a64 *entry = port->memo;
+    ps__a64 *entry = port->memo.entry;
     size_t words = (size_t)port->set_words + 1;
     entry += (topic.hash & 131071) * words;
     assert_int_equal(ps__load_rlx(&entry[2]), UINT64_C(1) << 6);        /* this is how it is remembered: a tag, the words */

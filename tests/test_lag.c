@@ -18,7 +18,7 @@ static int lag_setup(void **state)
 /* At the head after that many messages. */
 static int at_head(unsigned got, enum ps__lag_at at)
 {
-    port.lag_got = got;
+    port.lag.got = got;
     return ps__lag_pause(&port, at);
 }
 
@@ -30,8 +30,8 @@ static void test_lag_nothing_read_or_marked_never_pauses(void **state)
     port.marked = 1;
     for (int i = 0; i < 100; i++)
         assert_int_equal(at_head(1000, (enum ps__lag_at)(i % 3)), 0);
-    assert_int_equal(port.lag_got, 1000);               /* left for the look after the mark */
-    assert_int_equal(port.lag_ns, 0);
+    assert_int_equal(port.lag.got, 1000);               /* left for the look after the mark */
+    assert_int_equal(port.lag.ns, 0);
 }
 
 static void test_lag_in_step_with_the_producer_tries_every_other_time(void **state)
@@ -39,8 +39,8 @@ static void test_lag_in_step_with_the_producer_tries_every_other_time(void **sta
     (void)state;
     assert_int_equal(at_head(1, PS__LAG_IN_STEP), 0);
     assert_int_equal(at_head(1, PS__LAG_IN_STEP), 1);
-    assert_int_equal(port.lag_got, 0);
-    assert_int_equal(port.lag_ns, 250);
+    assert_int_equal(port.lag.got, 0);
+    assert_int_equal(port.lag.ns, 250);
     assert_int_equal(at_head(1, PS__LAG_IN_STEP), 0);                 /* the pause brought one message: not worth it, again later */
     assert_int_equal(at_head(1, PS__LAG_IN_STEP), 1);
 }
@@ -53,18 +53,18 @@ static void test_lag_grows_while_it_pays_up_to_its_bounds(void **state)
         uint64_t began = ps__now_ns();
         assert_int_equal(at_head(200, PS__LAG_EMPTY), 1);
         assert_true(ps__now_ns() - began >= grown[i]);
-        assert_int_equal(port.lag_ns, grown[i]);
+        assert_int_equal(port.lag.ns, grown[i]);
     }
     lag_setup(NULL);
     for (int i = 0; i < 5; i++)
         assert_int_equal(at_head(256, PS__LAG_EMPTY), 1);           /* enough at once: no longer than that */
-    assert_int_equal(port.lag_ns, 250);
+    assert_int_equal(port.lag.ns, 250);
     assert_int_equal(at_head(3, PS__LAG_EMPTY), 1);                 /* just worth it */
-    assert_int_equal(port.lag_ns, 500);
-    port.lag_try = 100;
+    assert_int_equal(port.lag.ns, 500);
+    port.lag.try = 100;
     assert_int_equal(at_head(2, PS__LAG_EMPTY), 0);                 /* and no more */
-    assert_int_equal(port.lag_ns, 0);
-    assert_int_equal(port.lag_try, 100);
+    assert_int_equal(port.lag.ns, 0);
+    assert_int_equal(port.lag.try, 100);
 }
 
 static void test_lag_in_vain_is_tried_ever_more_rarely(void **state)
@@ -77,13 +77,13 @@ static void test_lag_in_vain_is_tried_ever_more_rarely(void **state)
             waited++;
         assert_int_equal(waited, i ? tries[i - 1] : 0);
         ps__lag_failed(&port);
-        assert_int_equal(port.lag_try, tries[i]);
-        assert_int_equal(port.lag_ns, 0);
+        assert_int_equal(port.lag.try, tries[i]);
+        assert_int_equal(port.lag.ns, 0);
     }
     while (!at_head(1, PS__LAG_EMPTY))
         ;
     assert_int_equal(at_head(100, PS__LAG_EMPTY), 1);               /* a flood after all */
-    assert_int_equal(port.lag_try, 1);
+    assert_int_equal(port.lag.try, 1);
 }
 
 /* Who publishes and dispatches in turn finds one message each time, which was there before the pause. */
@@ -95,13 +95,13 @@ static void test_lag_at_a_beginning_little_is_in_vain(void **state)
         while (!at_head(1, PS__LAG_BEGIN))
             ;
         assert_int_equal(at_head(2, PS__LAG_BEGIN), 0);
-        assert_int_equal(port.lag_try, tries[i]);
-        assert_int_equal(port.lag_paused, 0);
+        assert_int_equal(port.lag.try, tries[i]);
+        assert_int_equal(port.lag.paused, 0);
     }
     while (!at_head(1, PS__LAG_BEGIN))
         ;
     assert_int_equal(at_head(3, PS__LAG_BEGIN), 1);
-    assert_int_equal(port.lag_try, 1);
+    assert_int_equal(port.lag.try, 1);
 }
 
 #define LAG_TEST(name) cmocka_unit_test_setup(name, lag_setup)

@@ -721,8 +721,8 @@ static void test_window_lapped_at_its_beginning_keeps_the_younger(void **state)
         uint64_t tail = tail_of(heap);
         ps__store_rlx(&port->own.lane->tail, ps__pack(ps__seq(tail) + 5, ps__pos(tail)));
         assert_int_equal(ps__cells_fill(port, 0, UINT64_MAX), 1);
-        assert_int_equal(port->copy_count - port->copy_at, unwanted ? 0 : CELLS - 5);
-        assert_true(port->copy[port->copy_at].stamp == UINT64_C(0xfffffff8) + (unwanted ? CELLS : 5) + 1);
+        assert_int_equal(port->window.count - port->window.at, unwanted ? 0 : CELLS - 5);
+        assert_true(port->window.copy[port->window.at].stamp == UINT64_C(0xfffffff8) + (unwanted ? CELLS : 5) + 1);
         assert_int_equal(ps__load_rlx(&port->lost), 5);
         assert_int_equal(port->pending_lost[0], 5);
         assert_int_equal(ps__load_rlx(&port->unwanted), unwanted ? CELLS - 5 : 0);

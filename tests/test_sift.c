@@ -85,7 +85,7 @@ static uint64_t sift_unwanted(struct sift *s) { return forge_stats(s->reader).un
 static int sifts(struct sift *s)
 {
     const struct ps__port *port = &forge_shm(s->reader)->port;
-    return port->copy_looked >= 16 && port->copy_count == 0;
+    return port->window.looked >= 16 && port->window.count == 0;
 }
 
 /* From here on the reader sifts. */
@@ -206,10 +206,10 @@ static void test_sift_what_is_passed_over_counts_for_staying_behind(void **state
     struct sift s;
     sift_open(&s, "shm", "depth=256", "");
     for (unsigned round = 1; round < 4; round++) {
-        forge_shm(s.reader)->port.lag_got = 0;
+        forge_shm(s.reader)->port.lag.got = 0;
         sift_publish_unwanted(&s, FEW);
         assert_int_equal(ps_dispatch(s.reader, 0, 0), 0);
-        assert_int_equal(forge_shm(s.reader)->port.lag_got, FEW);
+        assert_int_equal(forge_shm(s.reader)->port.lag.got, FEW);
     }
     sift_close(&s);
 }

@@ -8,8 +8,8 @@
  * over a run of such cells at once. Where that is half of them, their digests are asked first, eight in a line, and the cells
  * stay where they are.
  *
- *   copy[copy_at .. copy_count)   cells of copy_lane that are wanted; next[copy_lane] is the number of the first of them
- *   copy[copy_count].stamp        where the next one would be: all numbers before it were looked at
+ *   copy[at .. count)    cells of its lane that are wanted; next[lane] is the number of the first of them
+ *   copy[count].stamp    where the next one would be: all numbers before it were looked at
  *
  * A window outlives its dispatch, for nothing in it can be overwritten any more. It goes when the cursor goes elsewhere: with an
  * eviction too, which counts what was left in it as lost.
@@ -36,25 +36,27 @@ void ps__cells_unwanted(struct ps__port *port, uint64_t count)
 /* From another lane than before. */
 static PS_NOINLINE void cells_turn(struct ps__port *port, unsigned lane)
 {
-    port->copy_lane = lane;
-    port->copy_tail = port->next[lane];
-    port->copy_every = port->view[lane].cells / 8 < PS__BATCH ? port->view[lane].cells / 8 : PS__BATCH;
-    port->copy_cursor = ps__has_slot(port) ? &port->reader[port->slot]->cursor[lane] : &port->no_cursor;
+    struct ps__window *window = &port->window;
+    window->lane = lane;
+    window->tail = port->next[lane];
+    window->every = port->view[lane].cells / 8 < PS__BATCH ? port->view[lane].cells / 8 : PS__BATCH;
+    window->cursor = ps__has_slot(port) ? &port->reader[port->slot]->cursor[lane] : &window->no_cursor;
 }
 
-/* Copies are believed: those from copy_at to count, of the cells from the cursor up to c. */
+/* Copies are believed: those from window.at to count, of the cells from the cursor up to c. */
 static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigned count)
 {
-    const unsigned lane = port->copy_lane;
+    struct ps__window *window = &port->window;
+    const unsigned lane = window->lane;
     const uint64_t first = port->next[lane];
-    port->copy[count].stamp = c + 1;
-    port->copy_count = count;
-    port->lag_got += (unsigned)(c - first);     /* wanted or not: lag.c */
+    window->copy[count].stamp = c + 1;
+    window->count = count;
+    port->lag.got += (unsigned)(c - first);     /* wanted or not: lag.c */
     port->turn_left -= count && count < port->turn_left ? count : port->turn_left;
-    port->copy_show = port->shown[lane] + port->copy_every;
-    port->copy_looked = (unsigned)(c - first);
-    port->copy_missed = port->copy_at;          /* those were overwritten */
-    const uint64_t next = port->copy[port->copy_at].stamp - 1;
+    window->show = port->shown[lane] + window->every;
+    window->looked = (unsigned)(c - first);
+    window->missed = window->at;      /* those were overwritten */
+    const uint64_t next = window->copy[window->at].stamp - 1;
     if (next != first) {
         ps__cells_pass(port, next);
         ps__cells_unwanted(port, next - first);
@@ -68,7 +70,7 @@ static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigne
 static void cells_expect_answer(struct ps__port *port, struct ps__lane *lane, uint64_t first, struct ps__cell *behind)
 {
     ps__store_rlx(&port->guess, behind);
-    if (ps__claim_run.next_by != port->memo_odd[0] || ps__claim_run.next != (uint32_t)first) return;
+    if (ps__claim_run.next_by != port->memo.odd[0] || ps__claim_run.next != (uint32_t)first) return;
     ps__prefetch_write(&lane->tail);
     ps__prefetch_write(behind);
     ps__prefetch_write((char *)behind + PS__LINE / 2);
@@ -84,20 +86,20 @@ int ps__cells_lone(struct ps__port *port, unsigned lane)
     const struct ps__view *view = &port->view[lane];
     const uint64_t first = port->next[lane];
     struct ps__cell *cell = ps__cell_of(view, first), *behind = ps__cell_of(view, first + 1);
-    struct ps__copy *copy = port->copy;
+    struct ps__copy *copy = port->window.copy;
     __builtin_prefetch((const char *)cell + PS__LINE / 2);
     if (port->shared_lane) cells_expect_answer(port, view->lane, first, behind);
     if (ps__load_rlx(&behind->stamp) == first + 2 || ps__kind(ps__load_rlx(&cell->meta)) != PS__KIND_INLINE) return 0;
     if (ps__load_rlx(&cell->publisher) == port->mute) return 0;
-    if (port->copy_lane != lane) cells_turn(port, lane);
+    if (port->window.lane != lane) cells_turn(port, lane);
     ps__cells_drop(port);
-    port->copy_sifted = 0;
+    port->window.sifted = 0;
     ps__copy_out(copy, cell, sizeof *cell);
     copy->stamp = first + 1;
     /* SYNC(claim) acquire fence, other end ps__put, as in ps__cells_fill. */
     ps__fence_acq();
     if (!ps__cells_kept(view, first, first + 1)) return 0;
-    port->copy_tail = first + 1;
+    port->window.tail = first + 1;
     port->at_head = 1;
     cells_believe(port, first + 1, 1);
     return 1;
@@ -110,8 +112,8 @@ int ps__cells_lone(struct ps__port *port, unsigned lane)
 static PS_NOINLINE unsigned cells_lapped(struct ps__port *port, uint64_t oldest, unsigned count)
 {
     unsigned gone = 0;
-    while (gone != count && (int64_t)(port->copy[gone].stamp - oldest) <= 0) gone++;
-    ps__reader_skip_lost(port, port->copy_lane, oldest - port->next[port->copy_lane]);       /* exact: numbers have no gaps */
+    while (gone != count && (int64_t)(port->window.copy[gone].stamp - oldest) <= 0) gone++;
+    ps__reader_skip_lost(port, port->window.lane, oldest - port->next[port->window.lane]);      /* exact: numbers have no gaps */
     return gone;
 }
 
@@ -149,7 +151,7 @@ static PS_NOINLINE uint64_t cells_gather(struct ps__port *port, unsigned lane, u
     const ps__a64 *const bits = member ? port->bits[port->slot] : NULL;
     const ps__a64 *const wild = member ? &port->about[port->slot]->wild : NULL;
     const uint64_t mask = port->view[lane].cells - 1, mute = port->mute;
-    struct ps__copy *copy = port->copy;
+    struct ps__copy *copy = port->window.copy;
     unsigned room = PS__COPIES;
     while (c != end && room) {
         uint64_t hash;
@@ -199,7 +201,7 @@ static PS_NOINLINE uint64_t cells_sift(struct ps__port *port, unsigned lane, uin
             c = found[i];
             break;
         }
-        if (asked == CELLS_WANTED) cells_copy(&port->copy[copied++], cell, found[i] + 1, hash);
+        if (asked == CELLS_WANTED) cells_copy(&port->window.copy[copied++], cell, found[i] + 1, hash);
     }
     *count = copied;
     return c;
@@ -210,7 +212,8 @@ static PS_NOINLINE uint64_t cells_sift(struct ps__port *port, unsigned lane, uin
 /* Was little wanted of what was looked at last? Some of it may be to come. */
 static int cells_sparse(const struct ps__port *port)
 {
-    unsigned looked = port->copy_looked, unwanted = looked - port->copy_count + port->copy_missed;
+    const struct ps__window *window = &port->window;
+    unsigned looked = window->looked, unwanted = looked - window->count + window->missed;
     return looked >= CELLS_SPARSE_LEAST && unwanted >= looked - looked / CELLS_SPARSE && ps__has_slot(port);
 }
 
@@ -246,12 +249,13 @@ static uint64_t cells_look(struct ps__port *port, unsigned lane, uint64_t first,
 
 int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
 {
-    if (port->copy_lane != lane) cells_turn(port, lane);
+    struct ps__window *window = &port->window;
+    if (window->lane != lane) cells_turn(port, lane);
     ps__cells_owe(port, lane);
     const uint64_t first = port->next[lane], mask = port->view[lane].cells - 1;
     struct ps__cell *const cells = port->view[lane].cell;
     ps__a64 *const tail = &port->view[lane].lane->tail;
-    uint64_t known = port->copy_tail;
+    uint64_t known = window->tail;
     /* Relaxed, and not to be believed: how far to look. A mark that is due shall cover all that is there now. */
     if ((int64_t)(known - first) <= 0 || port->marked == PS__MARK_DUE) {
         int32_t ahead = ps__diff(ps__seq(ps__load_rlx(tail)), (uint32_t)first);
@@ -265,30 +269,30 @@ int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t most)
         ps__fence_acq();                /* SYNC(sift) as in cells_may_sift; m14.6 */
         if (PS_UNLIKELY(ps__load_rlx(&port->interests) != interests)) c = first;
     }
-    port->copy_sifted = c != first;
-    port->copy_interests = interests;
+    window->sifted = c != first;
+    window->interests = interests;
     if (c == first) c = cells_look(port, lane, first, known, most, 0, &count);
     /* SYNC(claim) acquire fence, other end ps__put: if anything above was of a later message, its claim is seen in tail now,
      * and that limit has passed it. An acquire load of tail in its place is not enough: m1.3, m7.2.
      * SYNC(digest) the same fence, other end publish_fast: who was told by a digest sees its stamp now. m14.3 */
     ps__fence_acq();
     if (PS_LIKELY(c != first && ps__cells_kept(&port->view[lane], first, c))) {
-        port->copy_tail = known;
+        window->tail = known;
         ps__cells_drop(port);
         cells_believe(port, c, count);
         return 1;
     }
     const uint32_t claimed = ps__seq(ps__load_rlx(tail)) - (uint32_t)first;
-    port->copy_tail = first + claimed;
+    window->tail = first + claimed;
     ps__cells_drop(port);
     uint64_t oldest = first;
     if (PS_UNLIKELY(claimed > mask + 1)) oldest += claimed - (mask + 1);
     if (PS_UNLIKELY(c - first > claimed)) {     /* stamps of what nobody has claimed are garbage, and nothing to step over */
-        for (c = first + claimed; count && (int64_t)(port->copy[count - 1].stamp - c) > 0;) count--;
+        for (c = first + claimed; count && (int64_t)(window->copy[count - 1].stamp - c) > 0;) count--;
     }
     /* The second look is for a sleep of 2^32 messages in between: then the last cell has another stamp too. */
     if ((int64_t)(c - oldest) <= 0 || ps__load_rlx(&cells[(c - 1) & mask].stamp) != c) return 0;
-    if (PS_UNLIKELY(oldest != first)) port->copy_at = cells_lapped(port, oldest, count);
+    if (PS_UNLIKELY(oldest != first)) window->at = cells_lapped(port, oldest, count);
     cells_believe(port, c, count);
     return 1;
 }
@@ -299,7 +303,7 @@ void ps__cells_mark(struct ps__port *port, unsigned found)
     for (unsigned l = 0; l < high; l++) {
         const struct ps__view *view = &port->view[l];
         uint64_t next = port->next[l];
-        if (l == found) port->stop[l] = port->copy_tail;
+        if (l == found) port->stop[l] = port->window.tail;
         /* Relaxed: only whether. */
         else if (view->cell && (int64_t)(ps__load_rlx(&ps__cell_of(view, next)->stamp) - next - 1) < 0)
             port->stop[l] = next;

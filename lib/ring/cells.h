@@ -24,9 +24,9 @@ PS_PRIVATE int ps__cells_fill(struct ps__port *port, unsigned lane, uint64_t mos
 PS_PRIVATE void ps__cells_mark(struct ps__port *port, unsigned found);
 /* So many were stepped over because nobody wants them. */
 PS_PRIVATE void ps__cells_unwanted(struct ps__port *port, uint64_t count);
-static inline int ps__cells_left(const struct ps__port *port) { return port->copy_at < port->copy_count; }
+static inline int ps__cells_left(const struct ps__port *port) { return port->window.at < port->window.count; }
 /* The cursor goes elsewhere, or nobody wants anything any more. What a handler, or a pull handle, looks at stays as it is. */
-static inline void ps__cells_drop(struct ps__port *port) { port->copy_at = port->copy_count = port->copy_looked = 0; }
+static inline void ps__cells_drop(struct ps__port *port) { port->window.at = port->window.count = port->window.looked = 0; }
 
 /* Who waits for room is told of this lane's cursor when the dispatch ends. */
 static inline void ps__cells_owe(struct ps__port *port, unsigned lane)
@@ -35,13 +35,13 @@ static inline void ps__cells_owe(struct ps__port *port, unsigned lane)
     port->any_moved = 1;
 }
 
-/* The cursor of copy_lane moves, and publishers see that, also when the handler is slow. */
+/* The cursor of the window moves, and publishers see that, also when the handler is slow. */
 static inline void ps__cells_pass(struct ps__port *port, uint64_t next)
 {
-    port->next[port->copy_lane] = next;
+    port->next[port->window.lane] = next;
     /* The fence, and the look who waits for room, come only so often: who waits looks every 10 ms by itself. */
-    if (PS_UNLIKELY((int64_t)(next - port->copy_show) >= 0)) ps__reader_show(port, port->copy_lane);
-    else ps__store_rel(port->copy_cursor, next);        /* SYNC(cursor) release, as in ps__reader_show */
+    if (PS_UNLIKELY((int64_t)(next - port->window.show) >= 0)) ps__reader_show(port, port->window.lane);
+    else ps__store_rel(port->window.cursor, next);      /* SYNC(cursor) release, as in ps__reader_show */
 }
 
 /* late.c */
@@ -57,8 +57,8 @@ PS_PRIVATE int ps__reader_step_over(struct ps__port *port, unsigned lane, uint64
 PS_PRIVATE void ps__reader_flee(struct ps__port *port, unsigned lane, const struct ps__copy *m);
 static inline int ps__reader_flees(const struct ps__port *port, const struct ps__copy *m)
 {
-    return PS_UNLIKELY((int64_t)(m->stamp - port->flee_end) <= 0) && port->copy_lane == port->flee_lane &&
-           ps__diff(m->pos, port->flee_pos) < 0;
+    return PS_UNLIKELY((int64_t)(m->stamp - port->flee.end) <= 0) && port->window.lane == port->flee.lane &&
+           ps__diff(m->pos, port->flee.pos) < 0;
 }
 
 /* stuck.c */

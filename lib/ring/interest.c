@@ -50,7 +50,7 @@ PS_COLD static void interest_visit(void *arg, const ps_filter *filter, uint32_t 
 {
     struct ps__port *port = arg;
     (void)flags;
-    interest_put(port->big_count, port->big, PS__BIG_BITS, filter->hash);
+    interest_put(port->bloom.big_count, port->bloom.big, PS__BIG_BITS, filter->hash);
 }
 
 /* Goes over to the large filter. Without room for it the small one stays, right but saying "yes" more often. */
@@ -62,8 +62,8 @@ PS_COLD static void interest_upgrade(struct ps__port *port)
         if (count) ps__pages_free(count, PS__BIG_BITS * sizeof *count);
         return;
     }
-    port->big_count = count;
-    port->big = big;
+    port->bloom.big_count = count;
+    port->bloom.big = big;
     port->host->each(port->host, interest_visit, port);
     ps__store_rel(&port->about[port->slot]->big, 1);    /* SYNC(reserve) other end ps__interest_of */
     ps__add_rel(ps__interest_word(port->words, 1, 0), 1);
@@ -71,30 +71,32 @@ PS_COLD static void interest_upgrade(struct ps__port *port)
 
 PS_COLD int ps__interest_prepare(struct ps__port *port)
 {
-    if (!port->count) port->count = ps__pages(PS__SMALL_BITS * sizeof *port->count);
-    return port->count ? 0 : ps__fail(PS_ENOMEM, "no memory for a handle's interest");
+    if (!port->bloom.count) port->bloom.count = ps__pages(PS__SMALL_BITS * sizeof *port->bloom.count);
+    return port->bloom.count ? 0 : ps__fail(PS_ENOMEM, "no memory for a handle's interest");
 }
 
 PS_COLD void ps__interest_add(struct ps__port *port, const ps_filter *filter)
 {
-    if (port->filters == INTEREST_UPGRADE && !port->big) interest_upgrade(port);
+    struct ps__bloom *bloom = &port->bloom;
+    if (bloom->filters == INTEREST_UPGRADE && !bloom->big) interest_upgrade(port);
     struct ps__about *about = port->about[port->slot];
-    if (port->big) interest_put(port->big_count, port->big, PS__BIG_BITS, filter->hash);
-    interest_put(port->count, port->bits[port->slot], PS__SMALL_BITS, filter->hash);
-    if (filter->wild && port->wild_count[filter->depth]++ == 0)
+    if (bloom->big) interest_put(bloom->big_count, bloom->big, PS__BIG_BITS, filter->hash);
+    interest_put(bloom->count, port->bits[port->slot], PS__SMALL_BITS, filter->hash);
+    if (filter->wild && bloom->wild_count[filter->depth]++ == 0)
         ps__store_rlx(&about->wild, ps__load_rlx(&about->wild) | (uint64_t)1 << filter->depth);
-    ps__store_rlx(&about->filters, ++port->filters);
+    ps__store_rlx(&about->filters, ++bloom->filters);
     ps__add_rel(ps__interest_word(port->words, filter->wild, filter->hash), 1);     /* SYNC(interest) release */
 }
 
 PS_COLD void ps__interest_remove(struct ps__port *port, const ps_filter *filter)
 {
+    struct ps__bloom *bloom = &port->bloom;
     struct ps__about *about = port->about[port->slot];
-    if (port->big) interest_take(port->big_count, port->big, PS__BIG_BITS, filter->hash);
-    interest_take(port->count, port->bits[port->slot], PS__SMALL_BITS, filter->hash);
-    if (filter->wild && --port->wild_count[filter->depth] == 0)
+    if (bloom->big) interest_take(bloom->big_count, bloom->big, PS__BIG_BITS, filter->hash);
+    interest_take(bloom->count, port->bits[port->slot], PS__SMALL_BITS, filter->hash);
+    if (filter->wild && --bloom->wild_count[filter->depth] == 0)
         ps__store_rlx(&about->wild, ps__load_rlx(&about->wild) & ~((uint64_t)1 << filter->depth));
-    ps__store_rlx(&about->filters, --port->filters);
+    ps__store_rlx(&about->filters, --bloom->filters);
     ps__add_rel(ps__interest_word(port->words, filter->wild, filter->hash), 1);     /* SYNC(interest) release */
 }
 
@@ -111,12 +113,13 @@ PS_COLD void ps__interest_clear(struct ps__words *words, struct ps__about *about
 /* The private half, at close. */
 PS_COLD void ps__interest_forget(struct ps__port *port)
 {
-    if (port->count) ps__pages_free(port->count, PS__SMALL_BITS * sizeof *port->count);
-    if (port->big_count) ps__pages_free(port->big_count, PS__BIG_BITS * sizeof *port->big_count);
-    port->count = port->big_count = NULL;
-    port->big = NULL;
-    port->filters = 0;
-    memset(port->wild_count, 0, sizeof port->wild_count);
+    struct ps__bloom *bloom = &port->bloom;
+    if (bloom->count) ps__pages_free(bloom->count, PS__SMALL_BITS * sizeof *bloom->count);
+    if (bloom->big_count) ps__pages_free(bloom->big_count, PS__BIG_BITS * sizeof *bloom->big_count);
+    bloom->count = bloom->big_count = NULL;
+    bloom->big = NULL;
+    bloom->filters = 0;
+    memset(bloom->wild_count, 0, sizeof bloom->wild_count);
 }
 
 int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic)
@@ -146,17 +149,17 @@ int ps__interest_of(struct ps__port *port, unsigned slot, const ps_topic *topic)
 
 PS_COLD int ps__memo_open(struct ps__port *port)
 {
-    ps__random(port->memo_odd, sizeof port->memo_odd);
-    port->memo_odd[0] |= 1;
-    port->memo_odd[1] |= 1;
-    port->memo = ps__pages(PS__MEMO_ENTRIES * sizeof *port->memo * (port->set_words + 1));
-    return port->memo ? 0 : ps__fail(PS_ENOMEM, "no address space for a publisher's memory of topics");
+    ps__random(port->memo.odd, sizeof port->memo.odd);
+    port->memo.odd[0] |= 1;
+    port->memo.odd[1] |= 1;
+    port->memo.entry = ps__pages(PS__MEMO_ENTRIES * sizeof *port->memo.entry * (port->set_words + 1));
+    return port->memo.entry ? 0 : ps__fail(PS_ENOMEM, "no address space for a publisher's memory of topics");
 }
 
 PS_COLD void ps__memo_close(struct ps__port *port)
 {
-    if (port->memo) ps__pages_free(port->memo, PS__MEMO_ENTRIES * sizeof *port->memo * (port->set_words + 1));
-    port->memo = NULL;
+    if (port->memo.entry) ps__pages_free(port->memo.entry, PS__MEMO_ENTRIES * sizeof *port->memo.entry * (port->set_words + 1));
+    port->memo.entry = NULL;
 }
 
 static void interest_scan(struct ps__port *port, const ps_topic *topic, unsigned words, uint64_t *set)

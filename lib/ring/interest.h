@@ -75,15 +75,15 @@ static inline unsigned ps__set_words(const struct ps__port *port)
  */
 static inline ps__a64 *ps__memo_entry(const struct ps__port *port, const ps_topic *topic)
 {
-    return port->memo + (topic->hash & (PS__MEMO_ENTRIES - 1)) * (port->set_words + 1);
+    return port->memo.entry + (topic->hash & (PS__MEMO_ENTRIES - 1)) * (port->set_words + 1);
 }
 static inline uint64_t ps__memo_key(const struct ps__port *port, const ps_topic *topic, uint64_t epoch)
 {
-    return topic->hash + epoch * port->memo_odd[0];
+    return topic->hash + epoch * port->memo.odd[0];
 }
 static inline uint64_t ps__memo_tag(const struct ps__port *port, uint64_t tag, uint64_t set)
 {
-    return (tag << 23 | tag >> 41) ^ set * port->memo_odd[1];
+    return (tag << 23 | tag >> 41) ^ set * port->memo.odd[1];
 }
 
 /* Asks every member, and remembers the answer under the key. */

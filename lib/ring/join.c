@@ -123,7 +123,7 @@ PS_COLD int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t fl
             port->pending_lost[l] = 0;
         }
         join_gates(port);
-        port->copy_lane = PS_MEMBERS_MAX;               /* nothing is known of any lane; the window is empty since it left */
+        port->window.lane = PS_MEMBERS_MAX;     /* nothing is known of any lane; the window is empty since it left */
         port->mute = port->shared_lane && !port->echo ? port->publisher : UINT64_MAX;
         if (ps__has_slot(port)) {
             struct ps__about *about = port->about[port->slot];
@@ -178,7 +178,7 @@ void ps__reader_count_lost(struct ps__port *port, unsigned lane, uint64_t count)
 void ps__reader_skip_lost(struct ps__port *port, unsigned lane, uint64_t count)
 {
     if (!count) return;
-    if (lane == port->copy_lane) ps__cells_drop(port);
+    if (lane == port->window.lane) ps__cells_drop(port);
     port->next[lane] += count;
     ps__cells_owe(port, lane);
     ps__reader_count_lost(port, lane, count);

@@ -22,39 +22,41 @@
 
 int ps__lag_pause(struct ps__port *port, enum ps__lag_at at)
 {
-    unsigned got = port->lag_got;
+    struct ps__lag *lag = &port->lag;
+    unsigned got = lag->got;
     if (got == 0 || port->marked) return 0;             /* with a mark: at the next begin */
-    port->lag_got = 0;
-    if (port->lag_paused) {
-        port->lag_paused = 0;
+    lag->got = 0;
+    if (lag->paused) {
+        lag->paused = 0;
         if (got < LAG_WORTH && at == PS__LAG_BEGIN) {
             ps__lag_failed(port);               /* the little there was may have come before the pause */
         } else if (got < LAG_WORTH) {
-            port->lag_ns = 0;
+            lag->ns = 0;
         } else {
-            port->lag_try = LAG_TRY_LEAST;
-            if (got < LAG_ENOUGH && port->lag_ns < LAG_MOST_NS) port->lag_ns *= 2;
+            lag->try = LAG_TRY_LEAST;
+            if (got < LAG_ENOUGH && lag->ns < LAG_MOST_NS) lag->ns *= 2;
         }
     }
-    if (!port->lag_ns) {
-        if (port->lag_wait++ < (at == PS__LAG_IN_STEP ? LAG_TRY_LEAST : port->lag_try)) return 0;
-        port->lag_wait = 0;
-        port->lag_ns = LAG_LEAST_NS;
+    if (!lag->ns) {
+        if (lag->wait++ < (at == PS__LAG_IN_STEP ? LAG_TRY_LEAST : lag->try)) return 0;
+        lag->wait = 0;
+        lag->ns = LAG_LEAST_NS;
     }
-    uint64_t until = ps__now_ns() + port->lag_ns;
+    uint64_t until = ps__now_ns() + lag->ns;
     do {
         for (int i = 0; i < 4; i++) ps__pause();
     } while (ps__now_ns() < until);
-    port->lag_paused = 1;
+    lag->paused = 1;
     return 1;
 }
 
 /* A pause that was for nothing: no flood. */
 void ps__lag_failed(struct ps__port *port)
 {
-    port->lag_paused = 0;
-    port->lag_ns = 0;
-    port->lag_try = port->lag_try < LAG_TRY_MOST / 2 ? port->lag_try * 2 + LAG_TRY_LEAST : LAG_TRY_MOST;
+    struct ps__lag *lag = &port->lag;
+    lag->paused = 0;
+    lag->ns = 0;
+    lag->try = lag->try < LAG_TRY_MOST / 2 ? lag->try * 2 + LAG_TRY_LEAST : LAG_TRY_MOST;
 }
 
 #undef LAG_LEAST_NS

@@ -41,7 +41,7 @@ PS_COLD void ps__reader_flee(struct ps__port *port, unsigned lane, const struct 
     const struct ps__view *view = &port->view[lane];
     uint64_t tail = ps__load_acq(&view->lane->tail), c = m->stamp - 1;
     if (!port->lossy || ps__kind(m->meta) != PS__KIND_RING || ps__seq(tail) - (uint32_t)c > view->cells) return;
-    port->flee_lane = lane;
-    port->flee_end = ps__expand(c, ps__seq(tail));
-    port->flee_pos = ps__pos(tail) - (view->units - view->units / 4);
+    port->flee.lane = lane;
+    port->flee.end = ps__expand(c, ps__seq(tail));
+    port->flee.pos = ps__pos(tail) - (view->units - view->units / 4);
 }

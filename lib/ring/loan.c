@@ -201,7 +201,7 @@ static int loan_try(struct ps__port *port, const ps_topic *topic, size_t size, v
         loan_reclaim(port);
         if (!loan_take(loans, bytes, &offset)) {
             err = PS_EAGAIN;
-            port->want_gives = loans->gives;
+            port->space.gives = loans->gives;
             *waits = loans->count != 0;
             if (*waits) *oldest = (uint32_t)loans->flight[loans->first].number;
         }
@@ -263,7 +263,7 @@ PS_COLD int ps__loans_again(struct ps__port *port)
     struct ps__loans *loans = port->loans;
     uint32_t oldest = 0;
     pthread_mutex_lock(&loans->lock);
-    int came = loans->gives != port->want_gives, any = loans->count != 0;
+    int came = loans->gives != port->space.gives, any = loans->count != 0;
     if (any) oldest = (uint32_t)loans->flight[loans->first].number;
     pthread_mutex_unlock(&loans->lock);
     return came || (any && ps__ring_pass(port, oldest));

@@ -29,7 +29,7 @@ int ps__port_open(struct ps__port *port, ps_host *host, const ps_url *url, const
     }
     ps__store_rlx(&port->token_own, UINT64_MAX);        /* no publisher's number */
     ps__store_rlx(&port->token, &port->token_own);
-    ps__store_rlx(&port->guess, (struct ps__cell *)(void *)port->copy);         /* memory of ours, until the lane is reserved */
+    ps__store_rlx(&port->guess, (struct ps__cell *)(void *)port->window.copy);  /* memory of ours, until the lane is reserved */
     int err = ps__memo_open(port);
     if (err) return err;
     if ((err = ps__wake_open(port))) {

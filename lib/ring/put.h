@@ -74,7 +74,7 @@ static inline int ps__claim_goes_on(const struct ps__port *port, uint64_t tail)
     if (run->claim != port->claim || ps__seq(tail) != run->next) return 0;
     /* SYNC(own) acquire, other end claim_seize: m13.6 */
     if (PS_UNLIKELY((uint32_t)ps__load_acq(&run->claim->owner) != PS__CLAIM_SHARED)) return 0;
-    if (run->walked_by == port->memo_odd[0] && run->next_by == run->walked_by && (uint32_t)run->walked + 1 == run->next) {
+    if (run->walked_by == port->memo.odd[0] && run->next_by == run->walked_by && (uint32_t)run->walked + 1 == run->next) {
         run->walked++;
         run->walked_pos = ps__pos(tail);
     }
@@ -84,7 +84,7 @@ static inline int ps__claim_goes_on(const struct ps__port *port, uint64_t tail)
 static PS_ALWAYS_INLINE void put_swapped(const struct ps__port *port, uint64_t next)
 {
     ps__claim_run.next = ps__seq(next);
-    ps__claim_run.next_by = port->memo_odd[0];
+    ps__claim_run.next_by = port->memo.odd[0];
 }
 
 /* There is no room; there is, but it is time to look for more ahead of need; it fits. */

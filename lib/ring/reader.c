@@ -84,7 +84,7 @@ static int reader_borrow(struct ps__port *port, unsigned lane, const struct ps__
 static PS_ALWAYS_INLINE void reader_advance(struct ps__port *port, const struct ps__copy *m)
 {
     uint64_t next = m[1].stamp - 1;
-    port->copy_at++;
+    port->window.at++;
     ps__cells_pass(port, next);
     if (PS_UNLIKELY(next != m->stamp)) ps__cells_unwanted(port, next - m->stamp);
 }
@@ -100,13 +100,13 @@ static PS_NOINLINE void reader_release(struct ps__port *port)
     unsigned lane = (unsigned)port->borrowing - 1;
     port->borrowing = 0;
     ps__store_rel(&port->reader[port->slot]->borrow, 0);        /* SYNC(borrow) release: handlers have done with it */
-    reader_pass(port, &port->copy[port->copy_at]);
+    reader_pass(port, &port->window.copy[port->window.at]);
     ps__reader_show(port, lane);
 }
 
 static PS_NOINLINE int reader_unwanted(struct ps__port *port, const struct ps__copy *m)
 {
-    port->copy_missed++;
+    port->window.missed++;
     reader_advance(port, m);
     ps__cells_unwanted(port, 1);
     return READER_SKIPPED;
@@ -115,14 +115,14 @@ static PS_NOINLINE int reader_unwanted(struct ps__port *port, const struct ps__c
 static PS_NOINLINE int reader_miss(struct ps__port *port, const struct ps__copy *m)
 {
     reader_advance(port, m);
-    ps__reader_count_lost(port, port->copy_lane, 1);
+    ps__reader_count_lost(port, port->window.lane, 1);
     return READER_SKIPPED;
 }
 
 /* Not delivered after all: it contradicts itself (garbage), or its payload was overwritten. */
 PS_COLD static int reader_reject(struct ps__port *port, const struct ps__copy *m, int garbage, int *resyncs)
 {
-    unsigned lane = port->copy_lane;
+    unsigned lane = port->window.lane;
     uint64_t stamp = m->stamp;
     if (garbage) ps__bump(&port->corrupt, 1);
     ps__cells_drop(port);               /* what is written there next is another message */
@@ -135,7 +135,7 @@ PS_COLD static int reader_reject(struct ps__port *port, const struct ps__copy *m
 
 static PS_ALWAYS_INLINE void reader_fill_in(struct ps__port *port, const struct ps__copy *m, ps_record *record)
 {
-    unsigned lane = port->copy_lane;
+    unsigned lane = port->window.lane;
     record->size = m->size;
     record->sequence = m->stamp - 1;
     record->lost = port->pending_lost[lane];
@@ -161,7 +161,7 @@ static PS_NOINLINE int reader_look_again(struct ps__port *port)
 }
 static PS_ALWAYS_INLINE int reader_stale(const struct ps__port *port)
 {
-    return PS_UNLIKELY(port->copy_sifted) && PS_UNLIKELY(ps__load_rlx(&port->interests) != port->copy_interests);
+    return PS_UNLIKELY(port->window.sifted) && PS_UNLIKELY(ps__load_rlx(&port->interests) != port->window.interests);
 }
 
 static PS_ALWAYS_INLINE int reader_take(struct ps__port *port, struct ps__copy *m, ps_record *record)
@@ -183,7 +183,7 @@ static PS_NOINLINE int reader_take_far(struct ps__port *port, struct ps__copy *m
     struct reader_place at;
     size_t topic_len = ps__topic_len(m->meta);
     if (ps__kind(m->meta) == PS__KIND_HOLE) return reader_unwanted(port, m);
-    if (!reader_locate(port, port->copy_lane, m, &at)) return reader_reject(port, m, 1, resyncs);
+    if (!reader_locate(port, port->window.lane, m, &at)) return reader_reject(port, m, 1, resyncs);
     int flees = ps__kind(m->meta) == PS__KIND_RING && ps__reader_flees(port, m);
     if (at.topic_shared) {
         if (flees) return reader_miss(port, m);         /* nobody can know whether it was wanted */
@@ -193,18 +193,18 @@ static PS_NOINLINE int reader_take_far(struct ps__port *port, struct ps__copy *m
     at.topic[topic_len] = '\0';
     record->topic = (ps_topic){ (const char *)at.topic, topic_len, m->hash };
     if (!port->host->match(port->host, &record->topic)) {
-        if (at.topic_shared && !ps__reader_intact(port, port->copy_lane, m)) return reader_reject(port, m, 0, resyncs);
+        if (at.topic_shared && !ps__reader_intact(port, port->window.lane, m)) return reader_reject(port, m, 0, resyncs);
         return reader_unwanted(port, m);
     }
     if (reader_stale(port)) return reader_look_again(port);
     if (flees) return reader_miss(port, m);
     record->data = at.data;
-    if (!m->size || !port->host->borrows(port->host) || !reader_borrow(port, port->copy_lane, m)) {
+    if (!m->size || !port->host->borrows(port->host) || !reader_borrow(port, port->window.lane, m)) {
         int err = reader_buffer(port, (size_t)m->size + 1);
         if (err) return err;
         if (ps__kind(m->meta) == PS__KIND_LOAN) ps__copy_out_plain(port->buffer, at.data, m->size);
         else ps__copy_out(port->buffer, at.data, m->size);
-        if (!ps__reader_intact(port, port->copy_lane, m)) return reader_reject(port, m, 0, resyncs);
+        if (!ps__reader_intact(port, port->window.lane, m)) return reader_reject(port, m, 0, resyncs);
         record->data = port->buffer;
     }
     reader_fill_in(port, m, record);
@@ -252,10 +252,10 @@ static int reader_step(struct ps__port *port, unsigned lane, int *resyncs)
     uint64_t stamp = ps__load_acq(&ps__cell_of(view, next)->stamp);
     if ((int64_t)(stamp - next - 1) < 0 || stamp == 0) return READER_NOTHING;
     if (PS_LIKELY(stamp == next + 1)) {
-        const int head = port->at_head && port->copy_lane == lane;
+        const int head = port->at_head && port->window.lane == lane;
         /* There is more by now. */
-        if (head && port->lag_got && ps__lag_pause(port, PS__LAG_IN_STEP)) port->copy_tail = next;
-        int lone = !head && (port->copy_lane != lane || (int64_t)(port->copy_tail - next) <= 0) &&
+        if (head && port->lag.got && ps__lag_pause(port, PS__LAG_IN_STEP)) port->window.tail = next;
+        int lone = !head && (port->window.lane != lane || (int64_t)(port->window.tail - next) <= 0) &&
                    ps__cells_lone(port, lane);
         if (lone || PS_LIKELY(ps__cells_fill(port, lane, most))) {
             if (port->marked == PS__MARK_DUE) ps__cells_mark(port, lane);
@@ -301,7 +301,7 @@ static int reader_scan(struct ps__port *port, int *resyncs)
 static PS_NOINLINE int reader_scan_again(struct ps__port *port, int *resyncs)
 {
     int rc = 0;
-    if (port->lag_got) {
+    if (port->lag.got) {
         if (ps__lag_pause(port, PS__LAG_EMPTY) && (rc = reader_scan(port, resyncs)) == 0) ps__lag_failed(port);
     } else if (port->marked) {
         ps__lag_failed(port);
@@ -324,7 +324,7 @@ PS_COLD static int reader_begin_watched(struct ps__port *port)
 /* Is there a batch behind the cursor already? Then it is not at the head, and there is nothing to wait for. */
 static int reader_behind(struct ps__port *port)
 {
-    unsigned lane = port->copy_lane;
+    unsigned lane = port->window.lane;
     if (lane >= port->lanes) return 0;
     const struct ps__view *view = &port->view[lane];
     uint64_t c = port->next[lane] + PS__BATCH;
@@ -335,7 +335,7 @@ static int reader_behind(struct ps__port *port)
 /* The window still has something of the last dispatch. */
 static PS_NOINLINE void reader_begin_left(struct ps__port *port)
 {
-    ps__cells_owe(port, port->copy_lane);
+    ps__cells_owe(port, port->window.lane);
     ps__reader_rejoin_if_evicted(port);
     if (port->marked == PS__MARK_DUE) ps__cells_mark(port, PS_MEMBERS_MAX);
 }
@@ -343,7 +343,7 @@ static PS_NOINLINE void reader_begin_left(struct ps__port *port)
 int ps__port_begin(void *state, int marked)
 {
     struct ps__port *port = state;
-    int watched = (int)ps__load_rlx(&port->fd_used), err;
+    int watched = (int)ps__load_rlx(&port->sleep.fd_used), err;
     if (PS_UNLIKELY(watched)) ps__sleep_begin(port);
     ps__store_rlx(&port->reading, 1);
     ps__fence_light();                  /* SYNC(leave) other end ps__port_unsubscribe: the mark, heavy fence, reading. m15.1 */
@@ -352,7 +352,7 @@ int ps__port_begin(void *state, int marked)
     int reads = ps__load_acq(&port->joined) && !ps__reader_leave_if_pending(port);
     port->at_head = 0;                  /* who knows when what is there now has come */
     /* Before the mark, or never. */
-    if (reads && marked && port->lag_got && !reader_behind(port)) (void)ps__lag_pause(port, PS__LAG_BEGIN);
+    if (reads && marked && port->lag.got && !reader_behind(port)) (void)ps__lag_pause(port, PS__LAG_BEGIN);
     port->marked = marked ? PS__MARK_DUE : PS__MARK_NONE;      /* also of who joins from now on */
     port->stepped = 0;
     if (reads && ps__cells_left(port)) reader_begin_left(port);
@@ -367,7 +367,7 @@ static PS_NOINLINE int reader_next(struct ps__port *port, ps_record *record)
     if (PS_UNLIKELY(port->borrowing)) reader_release(port);
     do {
         while (ps__cells_left(port)) {
-            struct ps__copy *m = &port->copy[port->copy_at];
+            struct ps__copy *m = &port->window.copy[port->window.at];
             if (PS_LIKELY(reader_is_inline(m))) rc = reader_take(port, m, record);
             else rc = reader_take_far(port, m, record, &resyncs);
             if (PS_LIKELY(rc != READER_SKIPPED)) return rc;
@@ -376,7 +376,7 @@ static PS_NOINLINE int reader_next(struct ps__port *port, ps_record *record)
         rc = reader_scan(port, &resyncs);
         if (rc == 0) {
             port->at_head = 0;
-            if (PS_UNLIKELY(port->lag_got | port->lag_paused)) rc = reader_scan_again(port, &resyncs);
+            if (PS_UNLIKELY(port->lag.got | port->lag.paused)) rc = reader_scan_again(port, &resyncs);
         }
     } while (rc > 0);
     return rc;
@@ -392,7 +392,7 @@ static PS_NOINLINE int reader_next_inline(struct ps__port *port, struct ps__copy
 int ps__port_next(void *state, ps_record *record)
 {
     struct ps__port *port = state;
-    struct ps__copy *m = &port->copy[port->copy_at];
+    struct ps__copy *m = &port->window.copy[port->window.at];
     if (!ps__cells_left(port) || PS_UNLIKELY(!reader_is_inline(m) || port->borrowing)) return reader_next(port, record);
     return reader_next_inline(port, m, record);
 }
@@ -437,16 +437,16 @@ void ps__port_end(void *state, int flags)
     if (PS_UNLIKELY(port->borrowing) && !(flags & PS_END_HOLD)) reader_release(port);
     port->marked = 0;
     uint32_t held = 0;
-    if (ps__cells_left(port)) held = (uint32_t)(port->copy[port->copy_count].stamp - 1 - port->next[port->copy_lane]);
+    if (ps__cells_left(port)) held = (uint32_t)(port->window.copy[port->window.count].stamp - 1 - port->next[port->window.lane]);
     if (held || ps__load_rlx(&port->held)) {
-        ps__store_rlx(&port->held_lane, port->copy_lane);
+        ps__store_rlx(&port->held_lane, port->window.lane);
         ps__store_rlx(&port->held, held);
     }
     reader_flush(port);
     ps__store_rel(&port->reading, 0);
     ps__fence_light();                  /* SYNC(leave) as in ps__port_begin: one of the two sees the other. m15.2 */
     (void)ps__reader_leave_if_pending(port);            /* then the cursors are another thread's to set */
-    if (PS_UNLIKELY(ps__load_rlx(&port->fd_used))) ps__sleep_end(port);
+    if (PS_UNLIKELY(ps__load_rlx(&port->sleep.fd_used))) ps__sleep_end(port);
 }
 
 /*

@@ -99,7 +99,7 @@ uint64_t ps__ring_walk(struct ps__port *port, uint64_t tail, uint64_t limit, uns
     struct ps__claim_run *run = &ps__claim_run;
     uint64_t base = ps__load_rlx(&view->lane->base), p = limit;
     uint64_t number = base + (uint64_t)(int64_t)ps__diff(ps__seq(limit), (uint32_t)base);
-    if (run->walked_by == port->memo_odd[0] && (int64_t)(run->walked - number) >= 0 &&
+    if (run->walked_by == port->memo.odd[0] && (int64_t)(run->walked - number) >= 0 &&
         ps__diff((uint32_t)run->walked, ps__seq(tail)) <= 0) {
         number = run->walked;
         p = ps__pack((uint32_t)number, run->walked_pos);
@@ -112,7 +112,7 @@ uint64_t ps__ring_walk(struct ps__port *port, uint64_t tail, uint64_t limit, uns
         p = ps__pack(ps__seq(p) + 1, ring_cell_end(cell));
         number++;
     }
-    run->walked_by = port->memo_odd[0];
+    run->walked_by = port->memo.odd[0];
     run->walked = number;
     run->walked_pos = ps__pos(p);
     return p;

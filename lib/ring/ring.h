@@ -89,6 +89,67 @@ struct ps__tally {
 
 struct ps__loans;                       /* loan.c: the free list of a lane's loan area */
 
+/* What a publisher remembers of who wants which topic: interest.c. */
+struct ps__memo {
+    ps__a64 *entry;                     /* PS__MEMO_ENTRIES x (set_words + 1) */
+    uint64_t odd[2];                    /* random */
+};
+
+/* The copies that a reader delivers next: cells.c. */
+struct ps__window {
+    struct ps__copy copy[PS__COPIES + 1];
+    unsigned lane, at, count;           /* of that lane; those from `at` to count are left */
+    unsigned looked, missed;            /* cells that were looked at for it; copies that nobody wants after all */
+    int sifted;                         /* by digests, while port.interests had that value: */
+    uint32_t interests;
+    uint64_t tail;                      /* what the lane had claimed when that was last asked */
+    uint64_t show;                      /* the number at which waiters are told of its cursor, */
+    uint64_t every;                     /* so many behind the last time */
+    ps__a64 *cursor, no_cursor;         /* the word that shows it; for who only observes, one that nobody reads */
+};
+
+/* Staying behind on purpose: lag.c. */
+struct ps__lag {
+    unsigned got, ns, paused, wait, try;
+};
+
+/* Asleep for messages, or polled: wake.c. */
+struct ps__sleep {
+    struct ps__kept event;              /* readable: wake() was called, or work was left */
+    _Atomic int pollset;                /* what ps_fd() answers, or -1; ours while ps__wake_set says so */
+    _Atomic int timer;                  /* in the set: a refused publish is looked at again, for a dropped lock rings nobody */
+    pthread_mutex_t fds;                /* making the three, setting the timer */
+    ps__a32 woken, event_set, in_wait, fd_used;
+    ps__a32 timer_runs;                 /* or ran out: set under fds; a look without it stops the timer too late at worst */
+    int armed, told;                    /* by the dispatching thread; told: this dispatch says that room came about */
+    ps__a32 deaf;                       /* nobody can ring us: sleep in slices. Set by env.bell */
+    uint64_t number;                    /* of the last sleep; even while awake */
+};
+
+/* Waiting for room: space.c. */
+struct ps__space {
+    pthread_mutex_t lock;               /* guards the next six: one leader polls, further threads queue */
+    pthread_cond_t cond;
+    _Atomic int leader;
+    int armed;
+    ps__a32 polled;                     /* its bell is in the pollset */
+    _Atomic int fd;
+    uint64_t number;                    /* of the last wait; even while nobody waits */
+    ps__a32 units;                      /* what the refused publish needed; or PS__WANT_LOAN */
+    uint64_t gives;                     /* of the loans, when one found no room; under their lock */
+    ps__a32 wanted;                     /* a publish was refused, and nobody was told since that it may be tried again */
+    ps__a32 event;                      /* it may be tried again */
+};
+
+/* The filters behind the interest that a handle shows: interest.c, under the core's subscription lock. */
+struct ps__bloom {
+    uint16_t *count;                    /* by bit */
+    uint16_t *big_count;
+    ps__a64 *big;                       /* own large filter, once in use */
+    uint32_t wild_count[PS__PREFIX_LEVELS + 1];
+    uint64_t filters;
+};
+
 struct ps__port {
     ps_host *host;
     const struct ps__env *env;
@@ -119,8 +180,7 @@ struct ps__port {
     ps__a64 token_own;                  /* that word in a shared lane, and, with another value, before the lane is reserved */
     ps__a64 message_end;                /* sizes below it go; 0 until the lane is reserved: SYNC(setup) */
     ps__a32 mark_seq, mark_pos;         /* when to look for room ahead of need */
-    ps__a64 *memo;                      /* memo_entries x (set_words + 1) */
-    uint64_t memo_odd[2];               /* random */
+    struct ps__memo memo;
     ps__a64 rung[PS_MEMBERS_MAX], rung_space[PS_MEMBERS_MAX];  /* sleep it was rung for, by bell */
     ps__a64 dead[PS_MEMBERS_MAX];       /* join_last + 1 of a reader found dead, else 0 */
     ps__a64 dead_set[PS__SET_WORDS];
@@ -131,6 +191,7 @@ struct ps__port {
     struct ps__tally published[PS__TALLIES];    /* in a shared lane, by thread */
     ps__a64 published_rest;
     uint64_t first_number;              /* in a lane of its own: where it began */
+    struct ps__space space;
 
     /* reading: the dispatching thread, or whoever joins while joined is 0 */
     ps__a32 joined;                     /* SYNC(joined): cursors below are valid */
@@ -144,60 +205,25 @@ struct ps__port {
     uint64_t pending_lost[PS_MEMBERS_MAX];
     unsigned turn, turn_left, stop_high;        /* the lane that has its turn; lanes that have a stop */
     uint64_t stepped;                   /* messages this dispatch has stepped over: bounded */
-    unsigned at_head, lag_got, lag_ns, lag_paused, lag_wait, lag_try;   /* staying behind on purpose: lag.c */
+    unsigned at_head;                   /* the last look took all there was */
+    struct ps__lag lag;
     int marked, borrowing;              /* borrowing: lane + 1 whose record is out in place */
     uint64_t stuck_ms;                  /* when lanes were looked at that stand before an unfinished claim */
     unsigned char *buffer;              /* payloads that are not inline, 64-byte aligned */
     size_t buffer_size;
     uint64_t mute;                      /* the publisher whose messages in a shared lane are passed over; beyond 32 bits: none */
-    struct ps__copy copy[PS__COPIES + 1];       /* the window: cells.c */
-    unsigned copy_lane, copy_at, copy_count;
-    unsigned copy_looked, copy_missed;  /* cells that were looked at for it; copies that nobody wants after all */
-    int copy_sifted;                    /* by digests, while interests had that value */
-    uint32_t copy_interests;
+    struct ps__window window;
     ps__a32 interests;                  /* counts subscriptions; odd while one is being added: SYNC(sift) */
     struct { uint64_t from; uint32_t interests; } sift[PS_MEMBERS_MAX];         /* of each lane: cells.c */
-    uint64_t copy_tail;                 /* what copy_lane had claimed when that was last asked */
-    uint64_t copy_show;                 /* the number at which waiters are told of its cursor, */
-    uint64_t copy_every;                /* so many behind the last time */
-    ps__a64 *copy_cursor, no_cursor;    /* the word that shows it; for who only observes, one that nobody reads */
-    uint64_t flee_end;                  /* before this number, payloads of flee_lane before flee_pos are given up: late.c */
-    unsigned flee_lane, flee_pos;
+    struct { uint64_t end; unsigned lane, pos; } flee;  /* that lane's payloads before pos, of numbers before end, are given up */
     ps__a32 reading;                    /* a dispatch is in progress: cursors lag */
     ps__a32 held, held_lane;            /* between dispatches: numbers in the window, which cannot be lost any more */
     char topic_copy[PS_TOPIC_MAX + 1];  /* of a topic that did not fit into its cell */
     ps__a64 lost, unwanted, evicted, corrupt, sleeps;
     uint64_t checked_ms;
     int unlinked_told;
-
-    /* sleeping */
-    struct ps__kept event;              /* readable: wake() was called, or work was left */
-    _Atomic int pollset;                /* what ps_fd() answers, or -1; ours while ps__wake_set says so */
-    _Atomic int timer;                  /* in the set: a refused publish is looked at again, for a dropped lock rings nobody */
-    pthread_mutex_t fds;                /* making the three, setting the timer */
-    ps__a32 woken, event_set, in_wait, fd_used;
-    ps__a32 timer_runs;                 /* or ran out: set under fds; a look without it stops the timer too late at worst */
-    int armed, told;                    /* by the dispatching thread; told: this dispatch says that room came about */
-    ps__a32 deaf;                       /* nobody can ring us: sleep in slices. Set by env.bell */
-    uint64_t sleep_number;              /* of the last sleep; even while awake */
-    pthread_mutex_t space;              /* guards the next five: one leader polls, further threads queue */
-    pthread_cond_t space_cond;
-    _Atomic int space_leader;
-    int space_armed;
-    ps__a32 space_polled;               /* its bell is in the pollset */
-    _Atomic int space_fd;
-    uint64_t wait_number;
-    ps__a32 want_units;                 /* what it needed; or PS__WANT_LOAN */
-    uint64_t want_gives;                /* of the loans, when one found no room; under their lock */
-    ps__a32 want_space;                 /* a publish was refused, and nobody was told since that it may be tried again */
-    ps__a32 space_event;                /* it may be tried again */
-
-    /* interest: under the core's subscription lock */
-    uint16_t *count;                    /* by bit */
-    uint16_t *big_count;
-    ps__a64 *big;                       /* own large filter, once in use */
-    uint32_t wild_count[PS__PREFIX_LEVELS + 1];
-    uint64_t filters;
+    struct ps__sleep sleep;
+    struct ps__bloom bloom;
 };
 
 /* Lanes that ever held a message, and slots that ever had a member: acquire, so at every look. Shared words, hence bounded. */

@@ -13,28 +13,28 @@
 
 #define SPACE_SPIN_NS 50000u            /* a wake costs as much on both sides together */
 
-/* Under port->space, without a leader. 1: it was not armed before, so what came before must be looked at. */
+/* Under port->space.lock, without a leader. 1: it was not armed before, so what came before must be looked at. */
 PS_COLD static int space_arm(struct ps__port *port)
 {
-    if (port->space_armed) return 0;
-    int fd = ps__load_rlx(&port->space_fd);
-    if (fd < 0) ps__store_rlx(&port->space_fd, fd = port->env->bell(port, PS__BELL_SPACE));
+    if (port->space.armed) return 0;
+    int fd = ps__load_rlx(&port->space.fd);
+    if (fd < 0) ps__store_rlx(&port->space.fd, fd = port->env->bell(port, PS__BELL_SPACE));
     if (fd < 0) return 1;                       /* no descriptor: slices will do */
-    int set = ps__load_rlx(&port->space_polled) ? -1 : ps__wake_set(port);
-    if (set >= 0) ps__store_rlx(&port->space_polled, ps__pollset_add(set, fd) == 0);
+    int set = ps__load_rlx(&port->space.polled) ? -1 : ps__wake_set(port);
+    if (set >= 0) ps__store_rlx(&port->space.polled, ps__pollset_add(set, fd) == 0);
     port->env->drain(port, PS__BELL_SPACE);
-    ps__store_rlx(&port->reader[port->slot]->waiting, ++port->wait_number);
+    ps__store_rlx(&port->reader[port->slot]->waiting, ++port->space.number);
     ps__or_rlx(&port->words->waiters[port->slot / 64], ps__set_bit(port->slot));
     ps__fence_sc();                             /* SYNC(space) other ends: whoever calls ps__wake_waiters */
-    port->space_armed = 1;
+    port->space.armed = 1;
     return 1;
 }
 
 PS_COLD static void space_disarm(struct ps__port *port)
 {
-    if (!port->space_armed) return;
-    port->space_armed = 0;
-    ps__store_rlx(&port->reader[port->slot]->waiting, ++port->wait_number);
+    if (!port->space.armed) return;
+    port->space.armed = 0;
+    ps__store_rlx(&port->reader[port->slot]->waiting, ++port->space.number);
     ps__and_rlx(&port->words->waiters[port->slot / 64], ~ps__set_bit(port->slot));
 }
 
@@ -68,7 +68,7 @@ static int space_spin(struct ps__port *port, uint32_t units, uint64_t deadline_n
 /* A publish that was refused may be tried again. */
 static void space_tell(struct ps__port *port)
 {
-    ps__store_rlx(&port->space_event, 1);
+    ps__store_rlx(&port->space.event, 1);
     ps__wake_signal(port);
 }
 
@@ -78,28 +78,28 @@ PS_COLD static int space_wait(struct ps__port *port, uint32_t units, uint64_t de
     uint64_t now = ps__now_ns(), slice = now + (uint64_t)PS__SLICE_MS * 1000000u;
     if (deadline_ns && now >= deadline_ns) return 0;
     if (deadline_ns && deadline_ns < slice) slice = deadline_ns;
-    if (!ps__load_rlx(&port->space_leader) && space_spin(port, units, deadline_ns)) return 1;
+    if (!ps__load_rlx(&port->space.leader) && space_spin(port, units, deadline_ns)) return 1;
     int error = errno, cancel = ps__cancel_off();
-    pthread_mutex_lock(&port->space);
-    if (ps__load_rlx(&port->space_leader)) {
+    pthread_mutex_lock(&port->space.lock);
+    if (ps__load_rlx(&port->space.leader)) {
         struct timespec until = { (time_t)(slice / 1000000000u), (long)(slice % 1000000000u) };
-        pthread_cond_timedwait(&port->space_cond, &port->space, &until);
-        pthread_mutex_unlock(&port->space);
+        pthread_cond_timedwait(&port->space.cond, &port->space.lock, &until);
+        pthread_mutex_unlock(&port->space.lock);
     } else {
-        ps__store_rlx(&port->space_leader, 1);
+        ps__store_rlx(&port->space.leader, 1);
         space_disarm(port);                     /* a number of its own for this wait */
         space_arm(port);
-        pthread_mutex_unlock(&port->space);
+        pthread_mutex_unlock(&port->space.lock);
         if (!space_room(port, units, 1) && !port->host->closing(port->host)) {
-            struct pollfd fd = { ps__load_rlx(&port->space_fd), POLLIN, 0 };
+            struct pollfd fd = { ps__load_rlx(&port->space.fd), POLLIN, 0 };
             ps__poll(&fd, fd.fd >= 0, slice);
         }
-        pthread_mutex_lock(&port->space);
+        pthread_mutex_lock(&port->space.lock);
         space_disarm(port);
-        ps__store_rlx(&port->space_leader, 0);
-        pthread_cond_broadcast(&port->space_cond);
-        pthread_mutex_unlock(&port->space);
-        if (ps__load_rlx(&port->want_space)) space_tell(port);      /* this bell may have been for the refused one too */
+        ps__store_rlx(&port->space.leader, 0);
+        pthread_cond_broadcast(&port->space.cond);
+        pthread_mutex_unlock(&port->space.lock);
+        if (ps__load_rlx(&port->space.wanted)) space_tell(port);        /* this bell may have been for the refused one too */
     }
     ps__cancel_restore(cancel);
     errno = error;
@@ -109,49 +109,49 @@ PS_COLD static int space_wait(struct ps__port *port, uint32_t units, uint64_t de
 /* Is there room now? A reader that died meanwhile is noticed here. */
 static int space_again(struct ps__port *port)
 {
-    return space_room(port, ps__load_rlx(&port->want_units), 1);
+    return space_room(port, ps__load_rlx(&port->space.units), 1);
 }
 
 /* With a descriptor that somebody polls: look again in a while, for a dropped lock rings nobody, and nobody rings the deaf. */
 PS_COLD void ps__space_timer(struct ps__port *port, int ms)
 {
-    pthread_mutex_lock(&port->fds);
+    pthread_mutex_lock(&port->sleep.fds);
     int timer = ps__wake_timer(port);
     if (timer >= 0) ps__timer_set(timer, ms);
-    ps__store_rlx(&port->timer_runs, ms != 0);
-    pthread_mutex_unlock(&port->fds);
+    ps__store_rlx(&port->sleep.timer_runs, ms != 0);
+    pthread_mutex_unlock(&port->sleep.fds);
 }
 
 /* Makes sure that a dispatch or the descriptor tells when a refused publish may be tried again: right now, perhaps. */
 PS_COLD void ps__space_watch(struct ps__port *port)
 {
-    pthread_mutex_lock(&port->space);
-    int armed = !ps__load_rlx(&port->space_leader) && space_arm(port);    /* a leader tells when it is done */
-    pthread_mutex_unlock(&port->space);
-    if (ps__load_rlx(&port->fd_used)) ps__space_timer(port, PS__SLICE_MS);
+    pthread_mutex_lock(&port->space.lock);
+    int armed = !ps__load_rlx(&port->space.leader) && space_arm(port);  /* a leader tells when it is done */
+    pthread_mutex_unlock(&port->space.lock);
+    if (ps__load_rlx(&port->sleep.fd_used)) ps__space_timer(port, PS__SLICE_MS);
     if (armed && space_again(port)) space_tell(port);   /* armed before: then the refusal itself came behind it */
 }
 
 /* Nobody waits: a ring that came late would keep the descriptor readable for ever. */
 void ps__space_quiet(struct ps__port *port)
 {
-    pthread_mutex_lock(&port->space);
-    if (!ps__load_rlx(&port->space_leader)) {
+    pthread_mutex_lock(&port->space.lock);
+    if (!ps__load_rlx(&port->space.leader)) {
         space_disarm(port);
         (void)port->env->drain(port, PS__BELL_SPACE);
     }
-    pthread_mutex_unlock(&port->space);
+    pthread_mutex_unlock(&port->space.lock);
 }
 
 static void space_refused(struct ps__port *port, uint32_t units)
 {
     int error = errno, cancel = ps__cancel_off();
-    ps__store_rlx(&port->want_units, units);
-    ps__store_rlx(&port->want_space, 1);
+    ps__store_rlx(&port->space.units, units);
+    ps__store_rlx(&port->space.wanted, 1);
     ps__fence_sc();                             /* other ends: in_wait in ps__port_wait, fd_used in ps__port_fd */
-    if (ps__load_rlx(&port->fd_used)) {
+    if (ps__load_rlx(&port->sleep.fd_used)) {
         ps__space_watch(port);
-    } else if (ps__load_rlx(&port->in_wait)) {
+    } else if (ps__load_rlx(&port->sleep.in_wait)) {
         ps__wake_signal(port);                      /* the sleeper watches for it from now on */
     }
     ps__cancel_restore(cancel);
@@ -162,18 +162,18 @@ static void space_refused(struct ps__port *port, uint32_t units)
 static int space_rung(struct ps__port *port)
 {
     int rung = 0;
-    if (!ps__load_rlx(&port->want_space)) return 0;
-    pthread_mutex_lock(&port->space);
-    if (ps__load_rlx(&port->space_event)) rung = 1;
-    if (!ps__load_rlx(&port->space_leader) && port->space_armed && port->env->drain(port, PS__BELL_SPACE)) {
+    if (!ps__load_rlx(&port->space.wanted)) return 0;
+    pthread_mutex_lock(&port->space.lock);
+    if (ps__load_rlx(&port->space.event)) rung = 1;
+    if (!ps__load_rlx(&port->space.leader) && port->space.armed && port->env->drain(port, PS__BELL_SPACE)) {
         space_disarm(port);
         rung = 1;
     }
     if (rung) {
-        ps__store_rlx(&port->space_event, 0);
-        ps__store_rlx(&port->want_space, 0);
+        ps__store_rlx(&port->space.event, 0);
+        ps__store_rlx(&port->space.wanted, 0);
     }
-    pthread_mutex_unlock(&port->space);
+    pthread_mutex_unlock(&port->space.lock);
     return rung;
 }
 

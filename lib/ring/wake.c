@@ -72,22 +72,22 @@ void ps__wake_waiters_slow(struct ps__port *port, unsigned lane)
 
 PS_COLD void ps__wake_signal(struct ps__port *port)
 {
-    if (!ps__kept_valid(&port->event)) return;
-    ps__event_signal(ps__kept_fd(&port->event));
-    ps__store_rel(&port->event_set, 1);         /* behind the signal: who clears for it clears a signal that was there */
+    if (!ps__kept_valid(&port->sleep.event)) return;
+    ps__event_signal(ps__kept_fd(&port->sleep.event));
+    ps__store_rel(&port->sleep.event_set, 1);   /* behind the signal: who clears for it clears a signal that was there */
 }
 
 static void wake_clear(struct ps__port *port)
 {
-    if (!ps__load_rlx(&port->event_set)) return;
-    ps__store_rlx(&port->event_set, 0);
-    if (ps__kept_valid(&port->event)) ps__event_clear(ps__kept_fd(&port->event));
+    if (!ps__load_rlx(&port->sleep.event_set)) return;
+    ps__store_rlx(&port->sleep.event_set, 0);
+    if (ps__kept_valid(&port->sleep.event)) ps__event_clear(ps__kept_fd(&port->sleep.event));
 }
 
 PS_COLD void ps__port_wake(void *state)
 {
     struct ps__port *port = state;
-    ps__store_rlx(&port->woken, 1);
+    ps__store_rlx(&port->sleep.woken, 1);
     ps__fence_sc();                             /* either the event is there, or ps__port_wait sees woken behind making it */
     ps__wake_signal(port);
 }
@@ -95,29 +95,29 @@ PS_COLD void ps__port_wake(void *state)
 PS_COLD static int wake_event(struct ps__port *port)
 {
     int err = 0;
-    if (ps__kept_fd(&port->event) < 0) {
-        pthread_mutex_lock(&port->fds);
-        if (ps__kept_fd(&port->event) < 0) {
+    if (ps__kept_fd(&port->sleep.event) < 0) {
+        pthread_mutex_lock(&port->sleep.fds);
+        if (ps__kept_fd(&port->sleep.event) < 0) {
             int fd = ps__event_open();
-            err = fd < 0 ? fd : ps__kept_set(&port->event, fd);
+            err = fd < 0 ? fd : ps__kept_set(&port->sleep.event, fd);
         }
-        pthread_mutex_unlock(&port->fds);
+        pthread_mutex_unlock(&port->sleep.fds);
         ps__fence_sc();                         /* other end ps__port_wake */
     }
     if (err) return ps__fail_sys(-err, "no descriptor to sleep on");
-    return ps__kept_valid(&port->event) ? 0 : ps__fail(PS_ESYS, "the program has closed this handle's descriptors");
+    return ps__kept_valid(&port->sleep.event) ? 0 : ps__fail(PS_ESYS, "the program has closed this handle's descriptors");
 }
 
 /* A set and a timer have no inode of their own: the event, which has one, tells the set, and the set tells its timer. */
 PS_COLD int ps__wake_set(struct ps__port *port)
 {
-    int set = ps__load_acq(&port->pollset);
-    return set >= 0 && ps__kept_valid(&port->event) && ps__pollset_has(set, ps__kept_fd(&port->event)) ? set : -1;
+    int set = ps__load_acq(&port->sleep.pollset);
+    return set >= 0 && ps__kept_valid(&port->sleep.event) && ps__pollset_has(set, ps__kept_fd(&port->sleep.event)) ? set : -1;
 }
 
 PS_COLD int ps__wake_timer(struct ps__port *port)
 {
-    int set = ps__wake_set(port), timer = ps__load_acq(&port->timer);
+    int set = ps__wake_set(port), timer = ps__load_acq(&port->sleep.timer);
     return set >= 0 && timer >= 0 && ps__pollset_has(set, timer) ? timer : -1;
 }
 
@@ -127,18 +127,18 @@ static void sleep_arm(struct ps__port *port)
 {
     struct ps__reader *reader = port->reader[port->slot];
     port->env->drain(port, PS__BELL_MESSAGE);           /* before the last look, never after it: m5b.2 */
-    ps__store_rlx(&reader->armed, ++port->sleep_number);        /* odd, and never used before: m5b.1 */
+    ps__store_rlx(&reader->armed, ++port->sleep.number);        /* odd, and never used before: m5b.1 */
     ps__or_rlx(&port->words->sleepers[port->slot / 64], ps__set_bit(port->slot));       /* a locked operation: m5.11 */
     ps__fence_sc();                             /* SYNC(sleep) other end publish_fast */
-    port->armed = 1;
+    port->sleep.armed = 1;
     ps__bump(&port->sleeps, 1);
 }
 
 static void sleep_disarm(struct ps__port *port)
 {
-    if (!port->armed) return;
-    port->armed = 0;
-    ps__store_rlx(&port->reader[port->slot]->armed, ++port->sleep_number);
+    if (!port->sleep.armed) return;
+    port->sleep.armed = 0;
+    ps__store_rlx(&port->reader[port->slot]->armed, ++port->sleep.number);
     ps__and_rlx(&port->words->sleepers[port->slot / 64], ~ps__set_bit(port->slot));
 }
 
@@ -147,26 +147,26 @@ static void sleep_begin(struct ps__port *port)
     sleep_disarm(port);
     wake_clear(port);
     /* Whoever set it: what ran out stays readable until it is stopped. Before the look: a refusal behind it sets it anew. */
-    if (ps__load_rlx(&port->timer_runs)) ps__space_timer(port, 0);
-    if (ps__load_rlx(&port->want_space)) {
+    if (ps__load_rlx(&port->sleep.timer_runs)) ps__space_timer(port, 0);
+    if (ps__load_rlx(&port->space.wanted)) {
         int rung = ps__space_came(port, 1);
-        if (rung) ps__store_rlx(&port->want_space, 0);
+        if (rung) ps__store_rlx(&port->space.wanted, 0);
         else ps__space_timer(port, PS__SLICE_MS);
-        port->told |= rung;                     /* if it would sleep otherwise, it returns */
+        port->sleep.told |= rung;       /* if it would sleep otherwise, it returns */
     }
-    if (ps__load_rlx(&port->space_polled) && !ps__load_rlx(&port->want_space)) ps__space_quiet(port);
+    if (ps__load_rlx(&port->space.polled) && !ps__load_rlx(&port->space.wanted)) ps__space_quiet(port);
 }
 
 static void sleep_end(struct ps__port *port)
 {
-    port->told = 0;
+    port->sleep.told = 0;
     unsigned blocked;
     if (ps__reader_look(port, &blocked) <= 0) {
         sleep_arm(port);
         /* Nobody rings the deaf, nor for a claim whose owner died, nor again for a lane that could not be mapped: in a while. */
         int found = ps__reader_look(port, &blocked);
         if (found <= 0) {
-            if (found || ps__load_rlx(&port->deaf) || blocked < PS_MEMBERS_MAX) ps__space_timer(port, PS__SLICE_MS);
+            if (found || ps__load_rlx(&port->sleep.deaf) || blocked < PS_MEMBERS_MAX) ps__space_timer(port, PS__SLICE_MS);
             return;
         }
         sleep_disarm(port);
@@ -177,7 +177,7 @@ static void sleep_end(struct ps__port *port)
 /* With a descriptor both call the system, and a thread that were cancelled there would leave the dispatch owned for ever. */
 void ps__sleep_begin(struct ps__port *port)
 {
-    if (!ps__load_rlx(&port->fd_used)) return;
+    if (!ps__load_rlx(&port->sleep.fd_used)) return;
     int cancel = ps__cancel_off();
     sleep_begin(port);
     ps__cancel_restore(cancel);
@@ -185,7 +185,7 @@ void ps__sleep_begin(struct ps__port *port)
 
 void ps__sleep_end(struct ps__port *port)
 {
-    if (!ps__load_rlx(&port->fd_used)) return;
+    if (!ps__load_rlx(&port->sleep.fd_used)) return;
     int cancel = ps__cancel_off();
     sleep_end(port);
     ps__cancel_restore(cancel);
@@ -199,7 +199,7 @@ static int wait_spin(struct ps__port *port)
     uint64_t until = ps__now_ns() + (uint64_t)port->spin_us * 1000u;
     do {
         for (int i = 0; i < 32; i++) {
-            if (ps__reader_look(port, NULL) || ps__load_rlx(&port->woken)) return 1;
+            if (ps__reader_look(port, NULL) || ps__load_rlx(&port->sleep.woken)) return 1;
             ps__pause();
         }
     } while (ps__now_ns() < until);
@@ -218,26 +218,26 @@ static int wait_sleep(struct ps__port *port, uint64_t deadline_ns)
     }
     int result = 1, space = 0;
     if (ps__reader_look(port, &blocked)) goto awake;
-    if (ps__load_rlx(&port->want_space)) {
+    if (ps__load_rlx(&port->space.wanted)) {
         ps__space_watch(port);
-        if (ps__load_rlx(&port->space_event)) ps__wake_signal(port);
+        if (ps__load_rlx(&port->space.event)) ps__wake_signal(port);
         space = 1;
     }
     uint64_t slice = 0;
-    if (blocked < PS_MEMBERS_MAX || !has_slot || space || ps__load_rlx(&port->deaf)) slice = ps__deadline_ns(PS__SLICE_MS);
+    if (blocked < PS_MEMBERS_MAX || !has_slot || space || ps__load_rlx(&port->sleep.deaf)) slice = ps__deadline_ns(PS__SLICE_MS);
 #ifndef PS_TEST_HOOKS
     else slice = ps__deadline_ns(WAKE_INSURANCE_MS);
 #endif
     if (deadline_ns && (!slice || deadline_ns < slice)) slice = deadline_ns;
-    struct pollfd fds[3] = { { ps__kept_fd(&port->event), POLLIN, 0 }, { bell, POLLIN, 0 },
-                             { space ? ps__load_rlx(&port->space_fd) : -1, POLLIN, 0 } };
+    struct pollfd fds[3] = { { ps__kept_fd(&port->sleep.event), POLLIN, 0 }, { bell, POLLIN, 0 },
+                             { space ? ps__load_rlx(&port->space.fd) : -1, POLLIN, 0 } };
     result = 2;
-    if (ps__load_rlx(&port->woken)) goto awake;
+    if (ps__load_rlx(&port->sleep.woken)) goto awake;
     int ready = ps__poll(fds, 3, slice);
     result = ready < 0 ? ps__fail_sys(-ready, "poll") : ready > 0;
     if (fds[0].revents) wake_clear(port);
     if (space && ps__space_came(port, result == 0)) {
-        ps__store_rlx(&port->want_space, 0);
+        ps__store_rlx(&port->space.wanted, 0);
         result = 3;
     }
     if (result == 0 && blocked < PS_MEMBERS_MAX) port->env->repair(port, blocked);
@@ -252,35 +252,35 @@ int ps__port_wait(void *state, int timeout_ms)
     uint64_t deadline = ps__deadline_ns(timeout_ms);
     port->marked = 0;                           /* whatever comes ends the sleep, also behind the mark */
     ps__reader_flush(port);
-    if (port->told) {
-        port->told = 0;
+    if (port->sleep.told) {
+        port->sleep.told = 0;
         return 0;
     }
     int result = wake_event(port);
     if (result) return result;
-    if (!ps__load_rlx(&port->woken) && wait_spin(port) && !ps__load_rlx(&port->woken)) return 1;
+    if (!ps__load_rlx(&port->sleep.woken) && wait_spin(port) && !ps__load_rlx(&port->sleep.woken)) return 1;
     int cancel = ps__cancel_off();
-    ps__store_rlx(&port->in_wait, 1);
+    ps__store_rlx(&port->sleep.in_wait, 1);
     ps__fence_sc();                             /* other end ps__space_refused */
     do {
-        if (ps__load_rlx(&port->woken)) {
+        if (ps__load_rlx(&port->sleep.woken)) {
             result = 2;
             break;
         }
         result = ps__now_coarse_ms() - port->checked_ms >= 1000 ? port->env->check(port) : 0;
         if (result == 0) result = wait_sleep(port, deadline);
     } while (result == 0 && (deadline == 0 || ps__now_ns() < deadline));
-    ps__store_rlx(&port->in_wait, 0);
-    if (result == 2) ps__store_rlx(&port->woken, 0);
+    ps__store_rlx(&port->sleep.in_wait, 0);
+    if (result == 2) ps__store_rlx(&port->sleep.woken, 0);
     ps__cancel_restore(cancel);
     return result == 3 ? 0 : result;
 }
 
-/* Under port->fds: the set and its timer, which may be needed when there is no descriptor to be had. */
+/* Under port->sleep.fds: the set and its timer, which may be needed when there is no descriptor to be had. */
 PS_COLD static int fd_make(struct ps__port *port, int bell)
 {
     int set = ps__pollset_open(), timer = ps__timer_open(), err = set < 0 ? set : timer < 0 ? timer : 0;
-    if (!err) err = ps__pollset_add(set, ps__kept_fd(&port->event));
+    if (!err) err = ps__pollset_add(set, ps__kept_fd(&port->sleep.event));
     if (!err) err = ps__pollset_add(set, bell);
     if (!err) err = ps__pollset_add(set, timer);
     if (err) {
@@ -288,53 +288,53 @@ PS_COLD static int fd_make(struct ps__port *port, int bell)
         ps__close_fd(set);
         return err;
     }
-    ps__store_rel(&port->timer, timer);
-    ps__store_rel(&port->pollset, set);
+    ps__store_rel(&port->sleep.timer, timer);
+    ps__store_rel(&port->sleep.pollset, set);
     return 0;
 }
 
 PS_COLD int ps__port_fd(void *state)
 {
     struct ps__port *port = state;
-    if (ps__load_acq(&port->pollset) >= 0) return ps__load_acq(&port->pollset);
+    if (ps__load_acq(&port->sleep.pollset) >= 0) return ps__load_acq(&port->sleep.pollset);
     if (port->slot >= PS_MEMBERS_MAX) return ps__fail(PS_ENOTSUP, "a handle with observe=1 has no descriptor");
     int err = wake_event(port), bell = port->env->bell(port, PS__BELL_MESSAGE);
     if (err) return err;
     if (bell < 0) return ps__fail_sys(-bell, "no descriptor to sleep on");
-    pthread_mutex_lock(&port->fds);
-    if (ps__load_acq(&port->pollset) < 0) err = fd_make(port, bell);
-    pthread_mutex_unlock(&port->fds);
+    pthread_mutex_lock(&port->sleep.fds);
+    if (ps__load_acq(&port->sleep.pollset) < 0) err = fd_make(port, bell);
+    pthread_mutex_unlock(&port->sleep.fds);
     if (err) return ps__fail_sys(-err, "no descriptor for ps_fd");
-    ps__store_rlx(&port->fd_used, 1);
+    ps__store_rlx(&port->sleep.fd_used, 1);
     ps__fence_sc();                             /* other end ps__space_refused */
-    if (ps__load_rlx(&port->want_space)) ps__space_watch(port);
+    if (ps__load_rlx(&port->space.wanted)) ps__space_watch(port);
     ps__wake_signal(port);                          /* readable at once: nobody has looked yet */
-    return ps__load_acq(&port->pollset);
+    return ps__load_acq(&port->sleep.pollset);
 }
 
 PS_COLD int ps__wake_open(struct ps__port *port)
 {
-    ps__kept_none(&port->event);
-    ps__store_rlx(&port->pollset, -1);
-    ps__store_rlx(&port->timer, -1);
-    ps__store_rlx(&port->space_fd, -1);
+    ps__kept_none(&port->sleep.event);
+    ps__store_rlx(&port->sleep.pollset, -1);
+    ps__store_rlx(&port->sleep.timer, -1);
+    ps__store_rlx(&port->space.fd, -1);
     if (port->slot < PS_MEMBERS_MAX) {          /* numbers go on where the slot's last owner stopped: never the same twice */
         struct ps__reader *reader = port->reader[port->slot];
-        port->sleep_number = (ps__load_rlx(&reader->armed) + 1) & ~(uint64_t)1;
-        port->wait_number = (ps__load_rlx(&reader->waiting) + 1) & ~(uint64_t)1;
-        ps__store_rlx(&reader->armed, port->sleep_number);
-        ps__store_rlx(&reader->waiting, port->wait_number);
+        port->sleep.number = (ps__load_rlx(&reader->armed) + 1) & ~(uint64_t)1;
+        port->space.number = (ps__load_rlx(&reader->waiting) + 1) & ~(uint64_t)1;
+        ps__store_rlx(&reader->armed, port->sleep.number);
+        ps__store_rlx(&reader->waiting, port->space.number);
         ps__and_rlx(&port->words->sleepers[port->slot / 64], ~ps__set_bit(port->slot));
         ps__and_rlx(&port->words->waiters[port->slot / 64], ~ps__set_bit(port->slot));
     }
     pthread_condattr_t attr;
     if (pthread_condattr_init(&attr)) return ps__fail(PS_ENOMEM, "no memory for a condition");
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    int err = pthread_cond_init(&port->space_cond, &attr);
+    int err = pthread_cond_init(&port->space.cond, &attr);
     pthread_condattr_destroy(&attr);
     if (err) return ps__fail(PS_ENOMEM, "no memory for a condition");
-    pthread_mutex_init(&port->space, NULL);
-    pthread_mutex_init(&port->fds, NULL);
+    pthread_mutex_init(&port->space.lock, NULL);
+    pthread_mutex_init(&port->sleep.fds, NULL);
     return 0;
 }
 
@@ -344,11 +344,11 @@ PS_COLD void ps__wake_close(struct ps__port *port, int forked)
     int timer = ps__wake_timer(port), set = ps__wake_set(port);
     ps__close_fd(timer);
     ps__close_fd(set);
-    ps__kept_close(&port->event);
+    ps__kept_close(&port->sleep.event);
     if (forked) return;                 /* threads that are not here may wait on it: destroying it would wait for them */
-    pthread_cond_destroy(&port->space_cond);
-    pthread_mutex_destroy(&port->space);
-    pthread_mutex_destroy(&port->fds);
+    pthread_cond_destroy(&port->space.cond);
+    pthread_mutex_destroy(&port->space.lock);
+    pthread_mutex_destroy(&port->sleep.fds);
 }
 
 #undef WAKE_INSURANCE_MS

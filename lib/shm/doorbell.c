@@ -52,12 +52,12 @@ static int doorbell_named(const struct ps__shm *shm, int which)
 static int doorbell_directory(struct ps__shm *shm)
 {
     int err = 0;
-    pthread_mutex_lock(&shm->port.fds);         /* any thread may ring, when the program has closed what was opened by ps_open */
+    pthread_mutex_lock(&shm->port.sleep.fds);   /* any thread may ring, when the program has closed what was opened by ps_open */
     if (!ps__kept_valid(&shm->dirfd)) {
         int fd = ps__fd_private(open(shm->dir, O_PATH | O_DIRECTORY | O_CLOEXEC));
         err = fd < 0 ? -errno : ps__kept_set(&shm->dirfd, fd);
     }
-    pthread_mutex_unlock(&shm->port.fds);
+    pthread_mutex_unlock(&shm->port.sleep.fds);
     return err ? err : ps__kept_fd(&shm->dirfd);
 }
 
@@ -131,12 +131,12 @@ static int doorbell_rebind(struct ps__shm *shm, int which)
     if (fresh < 0) return fresh;
     int err = doorbell_bind(shm, fresh, which);
     const int fd = ps__kept_fd(&shm->bell[which]);
-    pthread_mutex_lock(&shm->port.fds);                 /* a set that is being made gets the old or the new one, not neither */
+    pthread_mutex_lock(&shm->port.sleep.fds);   /* a set that is being made gets the old or the new one, not neither */
     if (!err && dup3(fresh, fd, O_CLOEXEC) < 0) err = -errno;
     if (!err && fstat(fd, &st) == 0) shm->bell[which].ino = st.st_ino;
     const int set = err ? -1 : ps__wake_set(&shm->port);
     if (set >= 0) err = ps__pollset_add(set, fd);
-    pthread_mutex_unlock(&shm->port.fds);
+    pthread_mutex_unlock(&shm->port.sleep.fds);
     ps__close_fd(fresh);
     return err;
 }
@@ -155,7 +155,7 @@ static int doorbell_ready(struct ps__shm *shm, int which)
     /* Abstract names are free to all: a stranger who sits on ours must not keep us from sleeping. Nor must who removed the
      * directory: what is in memory can still be read. Tried again next time. */
     const uint32_t deaf = err == -EADDRINUSE || err == -ENOENT;
-    if (which == PS__BELL_MESSAGE) ps__store_rlx(&shm->port.deaf, deaf);
+    if (which == PS__BELL_MESSAGE) ps__store_rlx(&shm->port.sleep.deaf, deaf);
     if (err && !deaf) return err;
     if (!err) shm->bound[which] = 1;
     return ps__kept_fd(&shm->bell[which]);

@@ -77,7 +77,7 @@ struct ps__shm {
 
     /* bells: doorbell.c */
     struct ps__kept bell[2];
-    pthread_mutex_t bells;              /* making and binding them: ps_fd and a sleep may be two threads'; port.fds inside */
+    pthread_mutex_t bells;      /* making and binding them: ps_fd and a sleep may be two threads'; port.sleep.fds inside */
     int bound[2];
     struct ps__kept dirfd;              /* for names too long for an address */
 };
