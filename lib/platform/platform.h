@@ -57,7 +57,8 @@ PS_PRIVATE void ps__cancel_restore(int state);
  */
 PS_PRIVATE_OBJECT ps__a32 ps__light_is_free;
 PS_PRIVATE void ps__fence_heavy(void);
-#define ps__fence_light() do { if (ps__load_rlx(&ps__light_is_free)) ps__fence_compiler(); else ps__fence_sc(); } while (0)
+#define ps__fence_light() \
+    do { if (PS_LIKELY(ps__load_rlx(&ps__light_is_free))) ps__fence_compiler(); else ps__fence_sc(); } while (0)
 
 /* ---- fork: which process does a handle belong to? */
 PS_PRIVATE void *ps__wiped_page(void);                  /* zeroed memory that is zero again in a child; NULL: not here */

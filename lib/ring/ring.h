@@ -110,7 +110,9 @@ struct ps__window {
 
 /* Staying behind on purpose: lag.c. */
 struct ps__lag {
-    unsigned got, ns, paused, wait, try;
+    unsigned got;                       /* cells looked at since the last time at the head */
+    unsigned ns, paused;                /* how long a pause is now, 0: none; the last time at the head there was one */
+    unsigned wait, try;                 /* times at the head without a try; so many of them lie between two */
 };
 
 /* Asleep for messages, or polled: wake.c. */
