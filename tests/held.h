@@ -16,6 +16,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -116,6 +117,16 @@ void *mmap(void *at, size_t size, int protection, int flags, int fd, off_t offse
     void *memory = call(at, size, protection, flags, fd, offset);
     step();
     return memory;
+}
+
+int epoll_ctl(int set, int operation, int fd, struct epoll_event *event)
+{
+    static int (*call)(int, int, int, struct epoll_event *);
+    if (!call)
+        *(void **)&call = real("epoll_ctl");
+    int rc = call(set, operation, fd, event);
+    step();
+    return rc;
 }
 
 int madvise(void *at, size_t size, int advice)

@@ -98,8 +98,10 @@ PS_COLD static int wake_event(struct ps__port *port)
     if (ps__kept_fd(&port->sleep.event) < 0) {
         pthread_mutex_lock(&port->sleep.fds);
         if (ps__kept_fd(&port->sleep.event) < 0) {
+            ps__fork_hold();                    /* a child's ps_close finds it */
             int fd = ps__event_open();
             err = fd < 0 ? fd : ps__kept_set(&port->sleep.event, fd);
+            ps__fork_release();
         }
         pthread_mutex_unlock(&port->sleep.fds);
         ps__fence_sc();                         /* other end ps__port_wake */
@@ -302,7 +304,9 @@ PS_COLD int ps__port_fd(void *state)
     if (err) return err;
     if (bell < 0) return ps__fail_sys(-bell, "no descriptor to sleep on");
     pthread_mutex_lock(&port->sleep.fds);
+    ps__fork_hold();                            /* as with the event */
     if (ps__load_acq(&port->sleep.pollset) < 0) err = fd_make(port, bell);
+    ps__fork_release();
     pthread_mutex_unlock(&port->sleep.fds);
     if (err) return ps__fail_sys(-err, "no descriptor for ps_fd");
     ps__store_rlx(&port->sleep.fd_used, 1);

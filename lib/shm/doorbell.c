@@ -48,14 +48,34 @@ static int doorbell_named(const struct ps__shm *shm, int which)
     return which == PS__BELL_MESSAGE && shm->path[0] && !shm->proc && !shm->header.anonymous;
 }
 
+/* One that is kept. A child that is forked meanwhile finds it, and closes it. */
+static int doorbell_make(struct ps__shm *shm, int which)
+{
+    ps__fork_hold();
+    int fd = doorbell_socket(shm), err = fd < 0 ? fd : ps__kept_set(&shm->bell[which], fd);
+    ps__fork_release();
+    return err;
+}
+
+/* One for a while, which ps__fd_passed closes. */
+static int doorbell_passing(struct ps__shm *shm)
+{
+    ps__fork_hold();
+    int fd = ps__fd_passing(doorbell_socket(shm));
+    ps__fork_release();
+    return fd;
+}
+
 /* The directory's descriptor, or -errno. */
 static int doorbell_directory(struct ps__shm *shm)
 {
     int err = 0;
     pthread_mutex_lock(&shm->port.sleep.fds);   /* any thread may ring, when the program has closed what was opened by ps_open */
     if (!ps__kept_valid(&shm->dirfd)) {
+        ps__fork_hold();
         int fd = ps__fd_private(open(shm->dir, O_PATH | O_DIRECTORY | O_CLOEXEC));
         err = fd < 0 ? -errno : ps__kept_set(&shm->dirfd, fd);
+        ps__fork_release();
     }
     pthread_mutex_unlock(&shm->port.sleep.fds);
     return err ? err : ps__kept_fd(&shm->dirfd);
@@ -89,7 +109,7 @@ static int doorbell_address(struct ps__shm *shm, unsigned slot, int which, struc
 int ps__bell_open(struct ps__shm *shm)
 {
     struct sockaddr_un longest;
-    int fd = doorbell_socket(shm), err = fd < 0 ? fd : ps__kept_set(&shm->bell[PS__BELL_MESSAGE], fd);
+    int err = doorbell_make(shm, PS__BELL_MESSAGE);
     int len = err ? err : doorbell_address(shm, PS_MEMBERS_MAX - 1, PS__BELL_MESSAGE, &longest);
     return len < 0 ? len : 0;
 }
@@ -127,29 +147,27 @@ static int doorbell_rebind(struct ps__shm *shm, int which)
     if (!doorbell_named(shm, which)) return 0;
     doorbell_path(shm, shm->port.slot, path, sizeof path);
     if (lstat(path, &st) == 0) return 0;
-    int fresh = doorbell_socket(shm);
+    int fresh = doorbell_passing(shm);
     if (fresh < 0) return fresh;
     int err = doorbell_bind(shm, fresh, which);
     const int fd = ps__kept_fd(&shm->bell[which]);
     pthread_mutex_lock(&shm->port.sleep.fds);   /* a set that is being made gets the old or the new one, not neither */
+    ps__fork_hold();                            /* a child knows it as ours */
     if (!err && dup3(fresh, fd, O_CLOEXEC) < 0) err = -errno;
     if (!err && fstat(fd, &st) == 0) shm->bell[which].ino = st.st_ino;
+    ps__fork_release();
     const int set = err ? -1 : ps__wake_set(&shm->port);
     if (set >= 0) err = ps__pollset_add(set, fd);
     pthread_mutex_unlock(&shm->port.sleep.fds);
-    ps__close_fd(fresh);
+    ps__fd_passed(fresh);
     return err;
 }
 
 /* Under shm->bells: who binds removes the name that another thread has just bound. A descriptor, or -errno. */
 static int doorbell_ready(struct ps__shm *shm, int which)
 {
-    int err;
-    if (ps__kept_fd(&shm->bell[which]) < 0) {
-        int fd = doorbell_socket(shm);
-        if (fd < 0) return fd;
-        if ((err = ps__kept_set(&shm->bell[which], fd))) return err;
-    }
+    int err = ps__kept_fd(&shm->bell[which]) < 0 ? doorbell_make(shm, which) : 0;
+    if (err) return err;
     if (!ps__kept_valid(&shm->bell[which])) return -EBADF;      /* closed behind our back */
     err = shm->bound[which] ? doorbell_rebind(shm, which) : doorbell_bind(shm, ps__kept_fd(&shm->bell[which]), which);
     /* Abstract names are free to all: a stranger who sits on ours must not keep us from sleeping. Nor must who removed the
@@ -188,11 +206,11 @@ int ps__bell_ring(struct ps__port *port, unsigned slot, int which)
     int len = doorbell_address(shm, slot, which, &address);
     if (len < 0) return 0;
     if (!ps__kept_valid(own)) {         /* the program closed it, or it is being replaced: with one for the occasion */
-        int fd = doorbell_socket(shm);
+        int fd = doorbell_passing(shm);
         if (fd < 0) return 0;
         ssize_t sent = sendto(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, (socklen_t)len);
         int rung = sent >= 0 || errno != EAGAIN;
-        ps__close_fd(fd);
+        ps__fd_passed(fd);
         return rung;
     }
     const int fd = ps__kept_fd(own);
