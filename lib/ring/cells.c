@@ -65,15 +65,14 @@ static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigne
 
 /*
  * In a shared lane an answer goes behind its question. Where this thread's own last message stands before this one, it likely
- * answers it as well: then the lines that it will wait for are fetched now.
+ * answers it as well, and will wait for tail: that line is fetched now. (Not those of the cell behind: who waits for the answer
+ * looks at them all the time, and would take them away before they are written.)
  */
 static void cells_expect_answer(struct ps__port *port, struct ps__lane *lane, uint64_t first, struct ps__cell *behind)
 {
     ps__store_rlx(&port->guess, behind);
     if (ps__claim_run.next_by != port->memo.odd[0] || ps__claim_run.next != (uint32_t)first) return;
     ps__prefetch_write(&lane->tail);
-    ps__prefetch_write(behind);
-    ps__prefetch_write((char *)behind + PS__LINE / 2);
 }
 
 /*

@@ -44,9 +44,11 @@ static inline void cell_send(uint64_t at, struct cell *ring_of_cells, const char
 static inline void cell_take(uint64_t at, struct cell *ring_of_cells, struct receipt *receipt)
 {
     struct cell *cell = &ring_of_cells[at % CELLS];
-    while (atomic_load_explicit(&cell->stamp, memory_order_acquire) != at + 1)
+    while (atomic_load_explicit(&cell->stamp, memory_order_acquire) != at + 1) {
+        __builtin_prefetch(cell->text + SECOND);        /* both lines at once, not one after the other */
         if (atomic_load_explicit(&control->fin, memory_order_relaxed))
             return;
+    }
     check_message(receipt, cell->text, PAYLOAD);
 }
 
