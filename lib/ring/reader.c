@@ -231,8 +231,8 @@ static int reader_mute(const struct ps__port *port, unsigned lane)
 }
 
 /*
- * With that stamp in its cell, is the message `next` still to come? Then the cell's second line is fetched as well: who looks again
- * and again has both when they were written, and not one after the other, which takes twice as long.
+ * With that stamp in its cell, is the message `next` still to come? Then the cell's second line is fetched as well: who looks
+ * again and again has both when they were written, and not one after the other, which takes longer by a transfer.
  */
 static PS_ALWAYS_INLINE int reader_absent(const struct ps__view *view, uint64_t next, uint64_t stamp)
 {
