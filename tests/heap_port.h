@@ -29,6 +29,7 @@ struct heap_port {
     int big_refused;                    /* big_reserve finds no room */
     void (*each)(struct heap_port *heap, void (*visit)(void *, const ps_filter *, uint32_t), void *arg);
     uint64_t matched;
+    int borrows;                        /* what host->borrows answers */
 };
 
 static inline struct heap_port *heap_of(struct ps__port *port) { return (struct heap_port *)(void *)port; }
@@ -53,7 +54,7 @@ static inline int heap_match(struct ps_host *host, const ps_topic *topic)
     return 1;
 }
 
-static inline int heap_borrows(struct ps_host *host) { (void)host; return 0; }
+static inline int heap_borrows(struct ps_host *host) { return heap_of_host(host)->borrows; }
 
 static inline uint64_t heap_prefix(struct ps_host *host, const ps_topic *topic, int depth)
 {

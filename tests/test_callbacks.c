@@ -300,7 +300,7 @@ struct duel {
     struct duel *enemy;
     atomic_int  *inside;        /* of both */
     int          close, armed, rc, dispatch_rc;
-    atomic_int   destroyed;
+    atomic_int   runs, destroyed;
 };
 
 static void duel_destroy(void *user)
@@ -320,6 +320,7 @@ static void duel_handler(const ps_msg *msg, void *user)
     struct duel *d = user;
 
     (void)msg;
+    atomic_fetch_add(&d->runs, 1);
     if (!d->armed)
         return;
     d->armed = 0;
@@ -370,6 +371,7 @@ static void duel_run(const char *scheme, int close_instead)
         assert_int_equal(d[loser].dispatch_rc, close_instead ? PS_ECLOSED : 1);
         assert_int_equal(ps_publish(d[!loser].bus, "t", "x", 1), 1);
         assert_int_equal(ps_dispatch(d[!loser].bus, 0, 0), 1);
+        assert_int_equal(atomic_load(&d[!loser].runs), 2);
         if (!close_instead)
             assert_int_equal(ps_close(d[loser].bus), 0);
         assert_int_equal(ps_close(d[!loser].bus), 0);

@@ -477,6 +477,31 @@ static void test_p11_after_fork_in_handler_subscription_destroyed_once(void **st
     assert_int_equal(ps_close(a.bus), 0);
 }
 
+/* ------------------------------------------------------------------ another bus of that name */
+
+static int latecomer_body(void *arg)
+{
+    need(ps_after_fork(arg) == PS_EUNLINKED);
+    need(ps_publish(arg, "t", "x", 1) == PS_EFORKED);
+    need(ps_close(arg) == 0);
+    return 0;
+}
+
+static void test_p11_after_fork_when_the_name_is_another_bus_refused(void **state)
+{
+    const char *url = support_url("shm", "another", NULL);
+    ps_bus *first, *second;
+
+    (void)state;
+    assert_ok(ps_open(&first, url));
+    assert_int_equal(unlink(support_file(url)), 0);
+    assert_ok(ps_open(&second, url));
+    assert_int_equal(support_reap(support_child(latecomer_body, first), DEADLINE_MS), 0);
+    assert_int_equal(ps_members(second, NULL, NULL, 0), 1);
+    assert_int_equal(ps_close(first), 0);
+    assert_int_equal(ps_close(second), 0);
+}
+
 /* ------------------------------------------------------------------ */
 
 static int watch(void **state)
@@ -494,6 +519,7 @@ int main(void)
         cmocka_unit_test_setup(test_p11_threads_publish_while_forking_nothing_lost, watch),
         cmocka_unit_test_setup(test_p11_workers_on_anonymous_bus_reach_each_other, watch),
         cmocka_unit_test_setup(test_p11_after_fork_in_handler_subscription_destroyed_once, watch),
+        cmocka_unit_test_setup(test_p11_after_fork_when_the_name_is_another_bus_refused, watch),
     };
 
     return cmocka_run_group_tests_name("fork_life", tests, NULL, NULL);

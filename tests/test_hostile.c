@@ -5,6 +5,8 @@
  */
 #include "victim.h"
 
+#include <poll.h>
+
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -154,6 +156,17 @@ static int has_socket(void *arg)
     return scratch_count(scratch_path, &sockets) >= 0 && sockets > 0;
 }
 
+static void delete_sockets(void)
+{
+    DIR *dir = opendir(scratch_path);
+    for (struct dirent *e = readdir(dir); e; e = readdir(dir)) {
+        struct stat st;
+        if (fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISSOCK(st.st_mode))
+            unlinkat(dirfd(dir), e->d_name, 0);
+    }
+    closedir(dir);
+}
+
 static void test_p9_sleeper_whose_doorbell_was_deleted_makes_a_new_one(void **state)
 {
     (void)state;
@@ -162,17 +175,43 @@ static void test_p9_sleeper_whose_doorbell_was_deleted_makes_a_new_one(void **st
     assert_true(wait_word(&sc->delivered, 1));
     for (int round = 0; round < 50; round++) {
         assert_true(support_wait(has_socket, NULL, DEADLINE_MS));
-        DIR *dir = opendir(scratch_path);
-        for (struct dirent *e = readdir(dir); e; e = readdir(dir)) {
-            struct stat st;
-            if (fstatat(dirfd(dir), e->d_name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISSOCK(st.st_mode))
-                unlinkat(dirfd(dir), e->d_name, 0);
-        }
-        closedir(dir);
+        delete_sockets();
         assert_true(wait_word(&sc->delivered, sc->delivered + 2));
     }
     assert_victim(sc, watch(sc, victim, 1));
     assert_int_equal(scratch_count(scratch_path, NULL), 0);
+}
+
+static void count_one(const ps_msg *msg, void *user)
+{
+    (void)msg;
+    ++*(int *)user;
+}
+
+/* A dispatch looks for its socket once a second. */
+static int dispatched_to_a_socket(void *bus) { return ps_dispatch(bus, 0, 0) == 0 && has_socket(NULL); }
+
+static void test_p9_event_loop_whose_doorbell_was_deleted_makes_a_new_one(void **state)
+{
+    (void)state;
+    ps_bus *a, *b;
+    int heard = 0;
+    assert_ok(ps_open(&a, scratch_url("bus", "")));
+    assert_ok(ps_open(&b, scratch_url("bus", "")));
+    assert_ok(ps_subscribe(b, "t", count_one, &heard, NULL, NULL));
+    struct pollfd p = { ps_fd(b), POLLIN, 0 };
+    assert_true(p.fd >= 0);
+    for (int round = 0; round < 2; round++) {
+        assert_true(support_wait(dispatched_to_a_socket, b, DEADLINE_MS));
+        assert_int_equal(poll(&p, 1, 0), 0);
+        assert_int_equal(ps_publish(a, "t", "x", 1), 1);
+        assert_int_equal(poll(&p, 1, DEADLINE_MS), 1);
+        assert_int_equal(ps_dispatch(b, 0, 0), 1);
+        delete_sockets();
+    }
+    assert_int_equal(heard, 2);
+    assert_ok(ps_close(a));
+    assert_ok(ps_close(b));
 }
 
 /* ---------------------------------------------------------------- locks */
@@ -223,6 +262,7 @@ int main(void)
         HOSTILE_TEST(test_p9_scribbler_over_the_live_file_crashes_and_hangs_nobody),
         HOSTILE_TEST(test_p9_flooded_doorbells_disturb_nobody),
         HOSTILE_TEST(test_p9_sleeper_whose_doorbell_was_deleted_makes_a_new_one),
+        HOSTILE_TEST(test_p9_event_loop_whose_doorbell_was_deleted_makes_a_new_one),
         HOSTILE_TEST(test_p9_locker_of_everything_gets_openers_an_error_in_time),
     };
     return cmocka_run_group_tests_name("hostile", tests, NULL, NULL);

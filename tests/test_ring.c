@@ -661,6 +661,71 @@ static void test_told_of_each_dispatch_that_frees_what_may_be_waited_for(void **
     heap_close(heap);
 }
 
+/* A claim gates its fellows, and a reader that leaves gates nobody any more: who waits for room is rung by either. */
+static void test_told_of_a_commit_and_of_a_reader_that_leaves(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    struct ps__port *port = &heap->port;
+    ps_topic topic = heap_topic("t");
+    ps_filter filter = { "t", 1, topic.hash, 0, 0 };
+    ps__or_rlx(&port->words->waiters[0], ps__set_bit(1));
+    assert_ok(ps__port_subscribe(port, &filter, 0, 1));
+    for (unsigned i = 0; i < 3; i++) {
+        ps__store_rlx(&port->reader[1]->waiting, 2 * i + 1);
+        assert_int_equal(ps__port_publish(port, &topic, "x", 1, 0), 1);
+        assert_int_equal(heap->rung[1][PS__BELL_SPACE], i + 1);
+    }
+    ps__store_rlx(&port->reader[1]->waiting, 7);
+    ps__port_unsubscribe(port, &filter, 0, 1, 1);
+    assert_int_equal(heap->rung[1][PS__BELL_SPACE], 4);
+    heap_close(heap);
+}
+
+/* A word that names no join of anybody evicts nobody. */
+static void test_evicted_by_a_number_that_is_no_join_reads_on(void **state)
+{
+    (void)state;
+    struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+    struct ps__port *port = &heap->port;
+    ps_topic topic = heap_topic("t");
+    ps_filter filter = { "t", 1, topic.hash, 0, 0 };
+    ps_record record;
+    assert_ok(ps__port_subscribe(port, &filter, 0, 1));
+    assert_int_equal(ps__port_publish(port, &topic, "x", 1, 0), 1);
+    ps__store_rlx(&port->own.lane->evicted[0], UINT64_MAX);
+    assert_ok(ps__port_begin(port, 0));
+    assert_int_equal(ps__port_next(port, &record), 1);
+    ps__port_end(port, 0);
+    heap_close(heap);
+}
+
+/* Whoever was evicted while the message lay in its window holds nobody back, so it gets a copy. */
+static void test_borrow_of_an_evicted_reader_is_a_copy(void **state)
+{
+    (void)state;
+    for (int evicted = 0; evicted < 2; evicted++) {
+        struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+        struct ps__port *port = &heap->port;
+        ps_filter filter = { TOPIC, strlen(TOPIC), heap_topic(TOPIC).hash, 0, 0 };
+        ps_record record;
+        assert_ok(ps__port_subscribe(port, &filter, 0, 1));
+        assert_ok(put_units(heap, 2));
+        assert_ok(put_units(heap, 2));
+        assert_ok(ps__port_begin(port, 0));
+        assert_int_equal(ps__port_next(port, &record), 1);
+        heap->borrows = 1;
+        if (evicted)
+            ps__store_rlx(&port->own.lane->evicted[0], port->join_number);
+        assert_int_equal(ps__port_next(port, &record), 1);
+        assert_int_equal(port->borrowing != 0, !evicted);
+        assert_int_equal(ps__load_rlx(&port->reader[0]->borrow), !evicted);
+        assert_true((record.data == port->buffer) == evicted);
+        ps__port_end(port, 0);
+        heap_close(heap);
+    }
+}
+
 /* ---------------------------------------------------------------- what a dispatch takes */
 
 /* Whoever joins when a dispatch has begun already gets what is there then, and not what comes while it is handled. */
@@ -757,6 +822,9 @@ int main(void)
         cmocka_unit_test(test_room_garbage_in_shared_words_told_and_survived),
         cmocka_unit_test(test_pass_says_whether_limit_is_beyond_a_cell),
         cmocka_unit_test(test_told_of_each_dispatch_that_frees_what_may_be_waited_for),
+        cmocka_unit_test(test_told_of_a_commit_and_of_a_reader_that_leaves),
+        cmocka_unit_test(test_evicted_by_a_number_that_is_no_join_reads_on),
+        cmocka_unit_test(test_borrow_of_an_evicted_reader_is_a_copy),
         cmocka_unit_test(test_mark_is_that_of_who_joins_in_the_middle_too),
         cmocka_unit_test(test_leave_needs_no_dispatch_that_is_over),
         cmocka_unit_test(test_window_lapped_at_its_beginning_keeps_the_younger),

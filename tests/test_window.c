@@ -205,6 +205,29 @@ static void test_window_gone_with_the_subscription_hides_no_loss(void **state)
     }
 }
 
+/* What is held in the window cannot be lost any more, and ps_stats does not say so. */
+static void test_window_holds_what_is_not_counted_as_lost(void **state)
+{
+    (void)state;
+    static const char *const schemes[] = { "inproc", "shm" };
+    for (int t = 0; t < 2; t++) {
+        struct seen s;
+        ps_bus *from;
+        memset(&s, 0, sizeof s);
+        open_lossy(schemes[t], "depth=64", &from, &s.bus);
+        assert_ok(ps_subscribe(s.bus, "more", seen_take, &s, NULL, NULL));
+        publish_more(from, 0, 32);
+        assert_int_equal(ps_dispatch(s.bus, 1, 0), 1);
+        publish_more(from, 0, 64 + 20);
+        assert_int_equal(forge_stats(s.bus).lost, 20);
+        while (ps_dispatch(s.bus, 0, 0) > 0) { }
+        assert_int_equal(forge_stats(s.bus).lost, 20);
+        assert_int_equal(s.count, 32 + 64);
+        assert_ok(ps_close(s.bus));
+        assert_ok(ps_close(from));
+    }
+}
+
 /* Evicted by a lane that it has read to its end, while another one always has something: it gates the first one again at once. */
 static void test_window_evicted_by_a_quiet_lane_gates_it_again(void **state)
 {
@@ -433,6 +456,7 @@ int main(void)
         cmocka_unit_test(test_window_call_reads_all_that_is_there_when_it_begins),
         cmocka_unit_test(test_window_is_gone_with_the_last_subscription),
         cmocka_unit_test(test_window_gone_with_the_subscription_hides_no_loss),
+        cmocka_unit_test(test_window_holds_what_is_not_counted_as_lost),
         cmocka_unit_test(test_window_evicted_by_a_quiet_lane_gates_it_again),
         cmocka_unit_test(test_window_lossy_reader_gives_up_the_oldest_payloads),
         cmocka_unit_test(test_window_lossy_reader_without_a_payload_loses_no_small_message),

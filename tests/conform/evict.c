@@ -180,7 +180,7 @@ static void test_evict_idle_reader_of_a_quiet_bus_never(void **state)
     (void)state;
     conform_need(PS_CAN_RELIABLE);
     evict_meet(&a, "depth=4&evict=20", &b, NULL, &r);
-    assert_int_equal(conform_fill(a, "t", 0, 4), 4);
+    assert_int_equal(conform_fill(a, "t", 0, 100), 4);
     conform_pause_ms(100);
     /* The publisher that slept through all of it itself must look again before it judges. */
     assert_int_equal(ps_publish(a, "t", "refused!", 8), PS_EAGAIN);
