@@ -7,7 +7,7 @@
 #ifndef PS_TEST_HEAP_PORT_H
 #define PS_TEST_HEAP_PORT_H
 
-#include "../lib/ring/ring.h"
+#include "../lib/inproc/layout.h"
 
 #include "support.h"
 
@@ -142,7 +142,7 @@ static inline struct heap_port *heap_open(unsigned members, unsigned depth_log, 
     memset(heap, 0, sizeof *heap);
     assert_ok(ps__process_init());
     heap->geometry = (struct ps__geometry){ depth_log, units_log, units_log, 7, 1 };
-    heap->memory_size = 8192 + (size_t)members * PS__AREA_SIZE;
+    heap->memory_size = ps__heap_size(members);
     heap->memory = ps__pages(heap->memory_size);
     heap->ring = ps__pages(ps__ring_size(&heap->geometry));
     heap->loan = ps__pages(ps__loans_size(&heap->geometry));
@@ -151,16 +151,8 @@ static inline struct heap_port *heap_open(unsigned members, unsigned depth_log, 
                             .borrows = heap_borrows, .prefix = heap_prefix, .each = heap_each, .closing = heap_closing };
 
     struct ps__port *port = &heap->port;
-    unsigned char *at = heap->memory;
     port->members = members;
-    port->words = (struct ps__words *)(void *)at;
-    port->view[0].lane = (struct ps__lane *)(void *)(at + 4096);
-    for (unsigned i = 0; i < members; i++) {
-        unsigned char *area = at + 8192 + (size_t)i * PS__AREA_SIZE;
-        port->reader[i] = (struct ps__reader *)(void *)(area + ps__reader_offset(i));
-        port->about[i] = (struct ps__about *)(void *)(area + PS__READER_ROOM);
-        port->bits[i] = (ps__a64 *)(void *)(area + PS__READER_ROOM + 4096);
-    }
+    ps__heap_point(port, heap->memory);
     port->shared_lane = 1;
     port->publisher = 1;
     port->loans = ps__loans_new();

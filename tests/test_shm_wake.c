@@ -352,7 +352,7 @@ static void test_p12_event_loop_is_quiet_after_a_refusal_that_a_dispatch_overtoo
     struct pollfd p = { ps_fd(bus), POLLIN, 0 };
     int turns = 0;
     assert_int_equal(ps_dispatch(bus, 0, 0), 0);
-    ps__space_timer(&forge_shm(bus)->port, 1);
+    ps__sleep_timer(&forge_shm(bus)->port, 1);
     assert_int_equal(poll(&p, 1, DEADLINE_MS), 1);
     for (; turns < 1000 && poll(&p, 1, 50) == 1; turns++)
         assert_int_equal(ps_dispatch(bus, 0, 0), 0);

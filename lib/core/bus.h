@@ -9,7 +9,11 @@
  *   running       the dispatching thread                       SYNC(running): store, light fence, sub->dead; who ends a
  *                                                              subscription: dead, heavy fence, running
  *   subs          under subs.lock; the dispatching thread reads the table without it, see subscription.c
- *   everything else is written before ps_open returns
+ *   closing, stopping    any thread                            swap, store
+ *   mode          whoever subscribes first, under subs.lock    store
+ *   waits_for, waits_sub    a thread in a handler              under bus_waiting, in bus.c
+ *   delivered, close_pending, message    the dispatching thread
+ *   everything else is written before ps_open or ps_after_fork returns
  */
 #ifndef PS_BUS_H
 #define PS_BUS_H

@@ -6,6 +6,7 @@
  * publish, so there is one order for everybody. Slots are given out under the list's lock. Descriptors of a slot stay with
  * the slot until the bus goes, so whoever rings never meets a closed one.
  */
+#include "layout.h"
 #include "../ring/interest.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -58,22 +59,6 @@ static struct ps__fork_entry inproc_fork = { NULL, NULL, inproc_in_child };
 
 /* ------------------------------------------------------------------ memory */
 
-static size_t inproc_layout(unsigned members) { return 4096 + 4096 + (size_t)members * PS__AREA_SIZE; }
-
-static void inproc_point(struct ps__port *port, struct inproc_bus *bus)
-{
-    unsigned char *at = bus->memory;
-    port->members = bus->members;
-    port->words = (struct ps__words *)(void *)at;
-    for (unsigned i = 0; i < bus->members; i++) {
-        unsigned char *area = at + 8192 + (size_t)i * PS__AREA_SIZE;
-        port->reader[i] = (struct ps__reader *)(void *)(area + ps__reader_offset(i));
-        port->about[i] = (struct ps__about *)(void *)(area + PS__READER_ROOM);
-        port->bits[i] = (ps__a64 *)(void *)(area + PS__READER_ROOM + 4096);
-    }
-    port->view[0].lane = (struct ps__lane *)(void *)(at + 4096);
-}
-
 static void inproc_free(struct inproc_bus *bus)
 {
     for (unsigned i = 0; i < PS_MEMBERS_MAX; i++) {
@@ -96,7 +81,7 @@ static struct inproc_bus *inproc_new(const ps_url *url, const struct ps__geometr
     pthread_mutex_init(&bus->lock, NULL);
     for (unsigned i = 0; i < PS_MEMBERS_MAX; i++) ps__kept_none(&bus->bell[i][0]), ps__kept_none(&bus->bell[i][1]);
     bus->members = url->members ? url->members : INPROC_MEMBERS;
-    bus->memory_size = inproc_layout(bus->members);
+    bus->memory_size = ps__heap_size(bus->members);
     bus->memory = ps__pages(bus->memory_size);
     bus->loans = ps__loans_new();
     if (!bus->memory || !bus->loans) {
@@ -209,8 +194,10 @@ static int inproc_bell(struct ps__port *port, int which)
     int err = 0;
     pthread_mutex_lock(&bus->lock);
     if (ps__kept_fd(bell) < 0) {
+        ps__fork_hold();                /* a child's ps_close finds it */
         int fd = ps__event_open();
         err = fd < 0 ? fd : ps__kept_set(bell, fd);
+        ps__fork_release();
     }
     pthread_mutex_unlock(&bus->lock);
     if (err) return err;
@@ -242,8 +229,8 @@ static int inproc_check(struct ps__port *port)
 static uint64_t inproc_memory(struct ps__port *port, unsigned slot)
 {
     struct inproc_bus *bus = inproc_bus_of(port);
-    if (slot < port->members) return PS__AREA_SIZE + (ps__load_rlx(&bus->big[slot]) ? PS__BIG_BITS / 8 : 0);
-    uint64_t slots = ps__load_rlx(&port->words->slots_high), memory = 8192 + slots * PS__AREA_SIZE;
+    if (slot < port->members) return PS__HEAP_SLOT + (ps__load_rlx(&bus->big[slot]) ? PS__BIG_BITS / 8 : 0);
+    uint64_t slots = ps__load_rlx(&port->words->slots_high), memory = PS__HEAP_SLOTS + slots * PS__HEAP_SLOT;
     if (ps__load_acq(&port->view[0].lane->ring)) memory += bus->ring_size;
     if (ps__load_acq(&port->view[0].lane->loan)) memory += bus->loan_size;
     for (unsigned i = 0; i < port->members; i++)
@@ -316,7 +303,8 @@ static int inproc_open(void *memory, ps_host *host, const ps_url *url)
     pthread_mutex_unlock(&inproc_list.lock);
     if (err) return err;
     struct ps__port *port = &state->port;
-    inproc_point(port, state->bus);
+    port->members = state->bus->members;
+    ps__heap_point(port, state->bus->memory);
     port->shared_lane = 1;
     port->lane = 0;
     port->loans = state->bus->loans;
@@ -336,14 +324,8 @@ static void inproc_close(void *memory, int forked)
     struct ps__port *port = &state->port;
     if (!forked) {
         ps__loans_return(port);
-        if (port->borrowing) ps__store_rel(&port->reader[port->slot]->borrow, 0);
-        ps__reader_leave(port);
-        if (!port->observe) {
-            ps__interest_clear(port->words, port->about[port->slot], port->bits[port->slot]);
-            ps__store_rel(&port->about[port->slot]->used, 0);
-            ps__fence_sc();
-            ps__wake_waiters(port, 0);          /* a loan given back, a borrow ended */
-        }
+        if (port->observe) ps__reader_leave(port);
+        else ps__port_retire(port);
     }
     ps__port_close(port, forked);
     inproc_leave(state->bus, port->slot, forked);

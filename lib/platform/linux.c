@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * linux.c - the part of platform.h that only Linux has: one-descriptor pipes, epoll, membarrier, getrandom, MADV_WIPEONFORK.
+ * linux.c - the part of platform.h that only Linux has: one-descriptor pipes, epoll, timerfd, membarrier, getrandom,
+ * MADV_WIPEONFORK.
  *
  * System calls younger than the C libraries in use are made by number. Constants of the kernel's interface are written out
  * where headers may lack them; their values never change.

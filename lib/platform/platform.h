@@ -73,7 +73,7 @@ static inline uint64_t ps__process_generation(void)
     return ps__load_rlx(ps__load_rlx(&ps__generation_word));
 }
 
-/* Descriptors that a forked child must close at once (never unlock): a list entry inside the owner. */
+/* What is done in a forked child at once, closing descriptors (never unlocking) above all: a list entry inside the owner. */
 struct ps__fork_entry {
     struct ps__fork_entry *next, **link;
     void (*in_child)(struct ps__fork_entry *entry);     /* async-signal-safe calls only */

@@ -116,7 +116,10 @@ static void stub_wake(void *memory)
     (void)memory;                       /* async-signal-safe: a write to an eventfd or pipe that wait() polls */
 }
 
-/* Left out, and so answered by the core with PS_ENOTSUP: wanted, fd, loan, commit, cancel, members, after_fork. */
+/*
+ * Left out: wanted, fd, loan, members, after_fork, which the core answers with PS_ENOTSUP; commit and cancel, with PS_EINVAL, for
+ * there is no loan; and stats, to which it has nothing to add.
+ */
 PS_PRIVATE const ps_transport ps__remote_transport = {
     .size = sizeof(ps_transport),
     .version = PS_TRANSPORT_VERSION,

@@ -35,7 +35,7 @@ struct ps__claim_run {
     const struct ps__claim *claim;      /* NULL: it has looked for messages since, so it does not publish without a pause */
     uint64_t crowded_ns;                /* when others were last seen to claim in between its own claims */
     uint32_t next;                      /* where its last swap ended, */
-    uint32_t walked_pos;                /* all before this number and position is committed: ring_walk */
+    uint32_t walked_pos;                /* all before this number and position is committed: ps__ring_walk */
     uint64_t walked, walked_by, next_by;        /* 64 bits; by the handle that has this number: memo.odd */
 };
 PS_PRIVATE_OBJECT PS__TLS struct ps__claim_run ps__claim_run;

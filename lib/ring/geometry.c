@@ -9,7 +9,7 @@
 #include "ring.h"
 
 #define GEOMETRY_DEPTH 8192u            /* defaults: 1 MiB of cells and 2 MiB of payload a publisher, */
-#define GEOMETRY_BYTES (2u << 20)       /* so that a dozen fit into the 64 MB that a container has */
+#define GEOMETRY_BYTES (2u << 20)       /* so that some twenty fit into the 64 MB that a container has */
 #define GEOMETRY_LEAST 4096u            /* smallest payload ring and loan area */
 _Static_assert(GEOMETRY_LEAST / 4 >= PS__MESSAGE_LEAST, "publish relies on it");
 #define GEOMETRY_FIXED ((uint64_t)1 << 32)

@@ -7,7 +7,7 @@
  * 1 % wrong answers up to 100 000 names. Wrong answers are "yes" only; the reader drops what it did not want. Counters by bit,
  * private to the handle, let names go again.
  *
- * A publisher remembers the set per topic, in entries {set, tag} that several threads read and write without a lock: the tag
+ * A publisher remembers the set per topic, in entries {tag, set} that several threads read and write without a lock: the tag
  * mixes topic, epoch and set, so a torn entry is a miss (m4.7). The epoch is the sum of the topic's word and the common one;
  * both only rise, so the sum never repeats.
  *

@@ -137,7 +137,7 @@ PS_COLD static int loan_rebuild(struct ps__port *port)
     loans->free[0] = (struct loan_extent){ 0, view->loan_bytes };
     uint64_t base = ps__load_rlx(&view->lane->base);
     uint32_t seq = ps__seq(ps__load_acq(&view->lane->limit)), end = ps__seq(ps__load_rlx(&view->lane->tail));
-    uint64_t number = base + (uint64_t)(int64_t)ps__diff(seq, (uint32_t)base);
+    uint64_t number = ps__nearest(base, seq);
     loan_floor(view->lane, number);             /* all that limit has passed is handed out as free */
     for (uint32_t i = 0; i < view->cells && seq != end; i++, seq++, number++) {
         struct ps__cell *cell = ps__cell_of(view, seq);

@@ -84,6 +84,16 @@ void ps__port_introduce(struct ps__port *port, const char *name)
     ps__store_rel(&about->used, 1);
 }
 
+PS_COLD void ps__port_retire(struct ps__port *port)
+{
+    if (port->borrowing) ps__store_rel(&port->reader[port->slot]->borrow, 0);
+    ps__reader_leave(port);
+    ps__interest_clear(port->words, port->about[port->slot], port->bits[port->slot]);
+    ps__store_rel(&port->about[port->slot]->used, 0);
+    ps__fence_sc();                     /* SYNC(space): a borrow has ended, loans came back */
+    for (unsigned l = 0; l < port->lanes; l++) ps__wake_waiters(port, l);
+}
+
 void ps__port_geometry(struct ps__port *port, struct ps__geometry *g)
 {
     if (ps__geometry_unpack(ps__load_rlx(&port->words->geometry), g)) memset(g, 0, sizeof *g);
@@ -96,7 +106,7 @@ static uint64_t port_behind(struct ps__lane *lane, uint64_t cursor)
     return (int64_t)(tail - cursor) > 0 ? tail - cursor : 0;
 }
 
-uint64_t ps__port_published(struct ps__port *port)
+static uint64_t port_published(struct ps__port *port)
 {
     if (port->shared_lane) {
         uint64_t sum = ps__load_rlx(&port->published_rest);
@@ -111,7 +121,7 @@ void ps__port_stats(void *state, ps_bus_stats *stats)
     struct ps__port *port = state;
     struct ps__geometry g;
     stats->publisher = port->observe ? 0 : ps__publisher_id(port->lane, port->publisher);
-    stats->published = ps__port_published(port);
+    stats->published = port_published(port);
     stats->unwanted = ps__load_rlx(&port->unwanted);
     stats->lost = ps__load_rlx(&port->lost);
     stats->refused = ps__load_rlx(&port->refused);
@@ -180,7 +190,7 @@ static void port_describe(struct ps__port *port, unsigned slot, int alive, const
     if (slot == port->slot) {
         member->flags |= PS_MEMBER_SELF;
         member->unwanted = ps__load_rlx(&port->unwanted);
-        if (port->shared_lane) ps__store_rlx(&about->published, ps__port_published(port));
+        if (port->shared_lane) ps__store_rlx(&about->published, port_published(port));
     }
     if (flags & PS__ABOUT_SENDS) member->flags |= PS_MEMBER_PUBLISHER;
     if (flags & PS__ABOUT_LOSSY) member->flags |= PS_MEMBER_LOSSY;

@@ -66,7 +66,7 @@ static PS_ALWAYS_INLINE int put_marked(const struct ps__port *port, uint64_t tai
 
 /*
  * Nobody has claimed since this thread's last swap. What it committed itself in this lane, it need not look at any more:
- * ring_walk. By this handle, because the last swap may have been into another lane that stands at the same number.
+ * ps__ring_walk. By this handle, because the last swap may have been into another lane that stands at the same number.
  */
 static inline int ps__claim_goes_on(const struct ps__port *port, uint64_t tail)
 {
@@ -249,10 +249,7 @@ static PS_ALWAYS_INLINE int ps__put(struct ps__port *port, const struct ps__mess
     struct ps__cell *const cell = &view->cell[ps__seq(tail) & mask];
     put_prefetch(view, ps__seq(tail), pos, units, last_line);
     ps__store_rlx(&port->guess, &view->cell[(ps__seq(tail) + 1) & mask]);
-    /* The old stamp, or base for a cell never used, is less than a lap behind: it expands the number to 64 bits. */
-    uint64_t near = ps__load_rlx(&lane->base);
-    int32_t ahead = ps__diff(ps__seq(tail), (uint32_t)near);
-    uint64_t number = near + (uint64_t)(int64_t)ahead;
+    uint64_t number = ps__nearest(ps__load_rlx(&lane->base), ps__seq(tail));    /* base is behind, by less than 2^31 */
     /* SYNC(claim) release fence, other end the acquire fence before a reader looks at tail: whoever has seen a byte of
      * this message sees the claim. An acq_rel swap is not enough: m1.1, m1.2. */
     ps__fence_rel();

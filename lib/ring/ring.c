@@ -30,7 +30,7 @@ void ps__lane_init(struct ps__lane *lane)
 #endif
 }
 
-/* The first unit and the end of a committed cell's payload. */
+/* The end of a committed cell's payload. */
 static uint32_t ring_cell_end(struct ps__cell *cell)
 {
     uint32_t meta = ps__load_rlx(&cell->meta);
@@ -98,7 +98,7 @@ uint64_t ps__ring_walk(struct ps__port *port, uint64_t tail, uint64_t limit, uns
     const struct ps__view *view = &port->own;
     struct ps__claim_run *run = &ps__claim_run;
     uint64_t base = ps__load_rlx(&view->lane->base), p = limit;
-    uint64_t number = base + (uint64_t)(int64_t)ps__diff(ps__seq(limit), (uint32_t)base);
+    uint64_t number = ps__nearest(base, ps__seq(limit));
     if (run->walked_by == port->memo.odd[0] && (int64_t)(run->walked - number) >= 0 &&
         ps__diff((uint32_t)run->walked, ps__seq(tail)) <= 0) {
         number = run->walked;
@@ -255,7 +255,7 @@ PS_COLD int ps__ring_recover(struct ps__port *port, const struct ps__view *view)
     struct ps__lane *lane = view->lane;
     uint64_t tail = ps__load_acq(&lane->tail), limit = ps__load_acq(&lane->limit), base = ps__load_rlx(&lane->base);
     int32_t behind = ps__diff(ps__seq(limit), (uint32_t)base);
-    uint64_t first = base + (uint64_t)(int64_t)behind;  /* the 64-bit number of limit */
+    uint64_t first = ps__nearest(base, ps__seq(limit));
     int damaged = behind < 0 || !ring_sane(view, limit, tail, first);
     if (damaged) {
         for (unsigned r = 0; r < port->members; r++)    /* nobody's cursor means anything here any more */

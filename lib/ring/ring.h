@@ -117,11 +117,13 @@ struct ps__lag {
 
 /* Asleep for messages, or polled: wake.c. */
 struct ps__sleep {
-    struct ps__kept event;              /* readable: wake() was called, or work was left */
-    _Atomic int pollset;                /* what ps_fd() answers, or -1; ours while ps__wake_set says so */
-    _Atomic int timer;                  /* in the set: a refused publish is looked at again, for a dropped lock rings nobody */
-    pthread_mutex_t fds;                /* making the three, setting the timer */
-    ps__a32 woken, event_set, in_wait, fd_used;
+    struct ps__kept event;              /* readable: wake() was called, work was left, or room came about */
+    _Atomic int pollset;                /* what ps_fd() answers, or -1; ours while ps__sleep_pollset says so */
+    _Atomic int timer;                  /* in the set: a look in a while, where it may be that nobody rings */
+    pthread_mutex_t fds;                /* making the three, setting the timer; in shm also the directory, and a bell made anew */
+    ps__a32 woken;                      /* wake() was called, and no wait has ended by it since */
+    ps__a32 event_set;                  /* the event is readable, or will be at once */
+    ps__a32 in_wait, fd_used;           /* a dispatch sleeps, or is about to; ps_fd() was called */
     ps__a32 timer_runs;                 /* or ran out: set under fds; a look without it stops the timer too late at worst */
     int armed, told;                    /* by the dispatching thread; told: this dispatch says that room came about */
     ps__a32 deaf;                       /* nobody can ring us: sleep in slices. Set by env.bell */
@@ -135,7 +137,7 @@ struct ps__space {
     _Atomic int leader;
     int armed;
     ps__a32 polled;                     /* its bell is in the pollset */
-    _Atomic int fd;
+    _Atomic int fd;                     /* its bell, or -1 */
     uint64_t number;                    /* of the last wait; even while nobody waits */
     ps__a32 units;                      /* what the refused publish needed; or PS__WANT_LOAN */
     uint64_t gives;                     /* of the loans, when one found no room; under their lock */
@@ -159,7 +161,7 @@ struct ps__port {
     struct ps__reader *reader[PS_MEMBERS_MAX];
     struct ps__about *about[PS_MEMBERS_MAX];
     ps__a64 *bits[PS_MEMBERS_MAX];      /* small filters */
-    struct ps__view view[PS_MEMBERS_MAX];       /* lanes to read; used by the dispatching thread */
+    struct ps__view view[PS_MEMBERS_MAX];       /* lanes to read: `lane` is for any thread, the rest for the dispatching one */
     unsigned members, set_words;
     unsigned lanes;                     /* members, or 1 when the lane is shared */
     unsigned slot;                      /* own; PS_MEMBERS_MAX when the handle only observes */
@@ -367,8 +369,9 @@ PS_PRIVATE int ps__port_fd(void *state);
 PS_PRIVATE void ps__port_wake(void *state);
 PS_PRIVATE void ps__wake_signal(struct ps__port *port);         /* makes the event readable */
 /* Their numbers while they are ours, else -1. */
-PS_PRIVATE int ps__wake_set(struct ps__port *port);
-PS_PRIVATE int ps__wake_timer(struct ps__port *port);
+PS_PRIVATE int ps__sleep_pollset(struct ps__port *port);
+/* The descriptor, if somebody polls it, is readable in ms at the latest; 0 stops that. */
+PS_PRIVATE void ps__sleep_timer(struct ps__port *port, int ms);
 PS_PRIVATE void ps__sleep_begin(struct ps__port *port);         /* a dispatch begins: awake */
 PS_PRIVATE void ps__sleep_end(struct ps__port *port);           /* it ends: arm, if a descriptor is watched */
 PS_PRIVATE int ps__wake_open(struct ps__port *port);
@@ -380,16 +383,15 @@ PS_PRIVATE int ps__space_retry(struct ps__port *port, uint32_t units, int wait, 
 PS_PRIVATE int ps__space_came(struct ps__port *port, int look);
 PS_PRIVATE void ps__space_watch(struct ps__port *port);
 PS_PRIVATE void ps__space_quiet(struct ps__port *port);
-PS_PRIVATE void ps__space_timer(struct ps__port *port, int ms);         /* 0 stops it */
 
 /* port.c */
 PS_PRIVATE int ps__port_open(struct ps__port *port, ps_host *host, const ps_url *url, const struct ps__env *env);
 /* Frees what the port owns; nothing shared is touched. */
 PS_PRIVATE void ps__port_close(struct ps__port *port, int forked);
-PS_PRIVATE uint64_t ps__port_published(struct ps__port *port);
 PS_PRIVATE void ps__port_stats(void *state, ps_bus_stats *stats);
 PS_PRIVATE int ps__port_members(void *state, const ps_topic *topic, ps_member *members, size_t n);
 PS_PRIVATE void ps__port_introduce(struct ps__port *port, const char *name);    /* fills in about[slot] */
+PS_PRIVATE void ps__port_retire(struct ps__port *port);         /* leaves, and is seen no more; its slot may have a next owner */
 PS_PRIVATE void ps__port_geometry(struct ps__port *port, struct ps__geometry *g);
 
 #ifdef PS_TEST_HOOKS

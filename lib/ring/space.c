@@ -20,7 +20,7 @@ PS_COLD static int space_arm(struct ps__port *port)
     int fd = ps__load_rlx(&port->space.fd);
     if (fd < 0) ps__store_rlx(&port->space.fd, fd = port->env->bell(port, PS__BELL_SPACE));
     if (fd < 0) return 1;                       /* no descriptor: slices will do */
-    int set = ps__load_rlx(&port->space.polled) ? -1 : ps__wake_set(port);
+    int set = ps__load_rlx(&port->space.polled) ? -1 : ps__sleep_pollset(port);
     if (set >= 0) ps__store_rlx(&port->space.polled, ps__pollset_add(set, fd) == 0);
     port->env->drain(port, PS__BELL_SPACE);
     ps__store_rlx(&port->reader[port->slot]->waiting, ++port->space.number);
@@ -112,23 +112,13 @@ static int space_again(struct ps__port *port)
     return space_room(port, ps__load_rlx(&port->space.units), 1);
 }
 
-/* With a descriptor that somebody polls: look again in a while, for a dropped lock rings nobody, and nobody rings the deaf. */
-PS_COLD void ps__space_timer(struct ps__port *port, int ms)
-{
-    pthread_mutex_lock(&port->sleep.fds);
-    int timer = ps__wake_timer(port);
-    if (timer >= 0) ps__timer_set(timer, ms);
-    ps__store_rlx(&port->sleep.timer_runs, ms != 0);
-    pthread_mutex_unlock(&port->sleep.fds);
-}
-
 /* Makes sure that a dispatch or the descriptor tells when a refused publish may be tried again: right now, perhaps. */
 PS_COLD void ps__space_watch(struct ps__port *port)
 {
     pthread_mutex_lock(&port->space.lock);
     int armed = !ps__load_rlx(&port->space.leader) && space_arm(port);  /* a leader tells when it is done */
     pthread_mutex_unlock(&port->space.lock);
-    if (ps__load_rlx(&port->sleep.fd_used)) ps__space_timer(port, PS__SLICE_MS);
+    if (ps__load_rlx(&port->sleep.fd_used)) ps__sleep_timer(port, PS__SLICE_MS);
     if (armed && space_again(port)) space_tell(port);   /* armed before: then the refusal itself came behind it */
 }
 
@@ -169,18 +159,17 @@ static int space_rung(struct ps__port *port)
         space_disarm(port);
         rung = 1;
     }
-    if (rung) {
-        ps__store_rlx(&port->space.event, 0);
-        ps__store_rlx(&port->space.wanted, 0);
-    }
+    if (rung) ps__store_rlx(&port->space.event, 0);
     pthread_mutex_unlock(&port->space.lock);
     return rung;
 }
 
-/* May the refused publish be tried again? look: also where nobody rang. */
+/* May the refused publish be tried again? Whoever asked is told by the answer. look: also where nobody rang. */
 int ps__space_came(struct ps__port *port, int look)
 {
-    return space_rung(port) || (look && space_again(port));
+    int came = space_rung(port) || (look && space_again(port));
+    if (came) ps__store_rlx(&port->space.wanted, 0);
+    return came;
 }
 
 /*

@@ -111,16 +111,25 @@ PS_COLD static int wake_event(struct ps__port *port)
 }
 
 /* A set and a timer have no inode of their own: the event, which has one, tells the set, and the set tells its timer. */
-PS_COLD int ps__wake_set(struct ps__port *port)
+PS_COLD int ps__sleep_pollset(struct ps__port *port)
 {
     int set = ps__load_acq(&port->sleep.pollset);
     return set >= 0 && ps__kept_valid(&port->sleep.event) && ps__pollset_has(set, ps__kept_fd(&port->sleep.event)) ? set : -1;
 }
 
-PS_COLD int ps__wake_timer(struct ps__port *port)
+PS_COLD static int sleep_timer(struct ps__port *port)
 {
-    int set = ps__wake_set(port), timer = ps__load_acq(&port->sleep.timer);
+    int set = ps__sleep_pollset(port), timer = ps__load_acq(&port->sleep.timer);
     return set >= 0 && timer >= 0 && ps__pollset_has(set, timer) ? timer : -1;
+}
+
+PS_COLD void ps__sleep_timer(struct ps__port *port, int ms)
+{
+    pthread_mutex_lock(&port->sleep.fds);
+    int timer = sleep_timer(port);
+    if (timer >= 0) ps__timer_set(timer, ms);
+    ps__store_rlx(&port->sleep.timer_runs, ms != 0);
+    pthread_mutex_unlock(&port->sleep.fds);
 }
 
 /* ------------------------------------------------------------------ asleep for messages */
@@ -149,11 +158,10 @@ static void sleep_begin(struct ps__port *port)
     sleep_disarm(port);
     wake_clear(port);
     /* Whoever set it: what ran out stays readable until it is stopped. Before the look: a refusal behind it sets it anew. */
-    if (ps__load_rlx(&port->sleep.timer_runs)) ps__space_timer(port, 0);
+    if (ps__load_rlx(&port->sleep.timer_runs)) ps__sleep_timer(port, 0);
     if (ps__load_rlx(&port->space.wanted)) {
         int rung = ps__space_came(port, 1);
-        if (rung) ps__store_rlx(&port->space.wanted, 0);
-        else ps__space_timer(port, PS__SLICE_MS);
+        if (!rung) ps__sleep_timer(port, PS__SLICE_MS);
         port->sleep.told |= rung;       /* if it would sleep otherwise, it returns */
     }
     if (ps__load_rlx(&port->space.polled) && !ps__load_rlx(&port->space.wanted)) ps__space_quiet(port);
@@ -168,7 +176,7 @@ static void sleep_end(struct ps__port *port)
         /* Nobody rings the deaf, nor for a claim whose owner died, nor again for a lane that could not be mapped: in a while. */
         int found = ps__reader_look(port, &blocked);
         if (found <= 0) {
-            if (found || ps__load_rlx(&port->sleep.deaf) || blocked < PS_MEMBERS_MAX) ps__space_timer(port, PS__SLICE_MS);
+            if (found || ps__load_rlx(&port->sleep.deaf) || blocked < PS_MEMBERS_MAX) ps__sleep_timer(port, PS__SLICE_MS);
             return;
         }
         sleep_disarm(port);
@@ -179,7 +187,6 @@ static void sleep_end(struct ps__port *port)
 /* With a descriptor both call the system, and a thread that were cancelled there would leave the dispatch owned for ever. */
 void ps__sleep_begin(struct ps__port *port)
 {
-    if (!ps__load_rlx(&port->sleep.fd_used)) return;
     int cancel = ps__cancel_off();
     sleep_begin(port);
     ps__cancel_restore(cancel);
@@ -187,7 +194,6 @@ void ps__sleep_begin(struct ps__port *port)
 
 void ps__sleep_end(struct ps__port *port)
 {
-    if (!ps__load_rlx(&port->sleep.fd_used)) return;
     int cancel = ps__cancel_off();
     sleep_end(port);
     ps__cancel_restore(cancel);
@@ -212,7 +218,7 @@ static int wait_spin(struct ps__port *port)
 static int wait_sleep(struct ps__port *port, uint64_t deadline_ns)
 {
     unsigned blocked;
-    int has_slot = port->slot < PS_MEMBERS_MAX, bell = -1;
+    int has_slot = ps__has_slot(port), bell = -1;
     if (has_slot) {
         bell = port->env->bell(port, PS__BELL_MESSAGE);
         if (bell < 0) return ps__fail_sys(-bell, "no descriptor to sleep on");
@@ -238,10 +244,7 @@ static int wait_sleep(struct ps__port *port, uint64_t deadline_ns)
     int ready = ps__poll(fds, 3, slice);
     result = ready < 0 ? ps__fail_sys(-ready, "poll") : ready > 0;
     if (fds[0].revents) wake_clear(port);
-    if (space && ps__space_came(port, result == 0)) {
-        ps__store_rlx(&port->space.wanted, 0);
-        result = 3;
-    }
+    if (space && ps__space_came(port, result == 0)) result = 3;
     if (result == 0 && blocked < PS_MEMBERS_MAX) port->env->repair(port, blocked);
 awake:
     if (has_slot) sleep_disarm(port);
@@ -263,7 +266,7 @@ int ps__port_wait(void *state, int timeout_ms)
     if (!ps__load_rlx(&port->sleep.woken) && wait_spin(port) && !ps__load_rlx(&port->sleep.woken)) return 1;
     int cancel = ps__cancel_off();
     ps__store_rlx(&port->sleep.in_wait, 1);
-    ps__fence_sc();                             /* other end ps__space_refused */
+    ps__fence_sc();                             /* other end space_refused */
     do {
         if (ps__load_rlx(&port->sleep.woken)) {
             result = 2;
@@ -299,7 +302,7 @@ PS_COLD int ps__port_fd(void *state)
 {
     struct ps__port *port = state;
     if (ps__load_acq(&port->sleep.pollset) >= 0) return ps__load_acq(&port->sleep.pollset);
-    if (port->slot >= PS_MEMBERS_MAX) return ps__fail(PS_ENOTSUP, "a handle with observe=1 has no descriptor");
+    if (!ps__has_slot(port)) return ps__fail(PS_ENOTSUP, "a handle with observe=1 has no descriptor");
     int err = wake_event(port), bell = port->env->bell(port, PS__BELL_MESSAGE);
     if (err) return err;
     if (bell < 0) return ps__fail_sys(-bell, "no descriptor to sleep on");
@@ -310,7 +313,7 @@ PS_COLD int ps__port_fd(void *state)
     pthread_mutex_unlock(&port->sleep.fds);
     if (err) return ps__fail_sys(-err, "no descriptor for ps_fd");
     ps__store_rlx(&port->sleep.fd_used, 1);
-    ps__fence_sc();                             /* other end ps__space_refused */
+    ps__fence_sc();                             /* other end space_refused */
     if (ps__load_rlx(&port->space.wanted)) ps__space_watch(port);
     ps__wake_signal(port);                          /* readable at once: nobody has looked yet */
     return ps__load_acq(&port->sleep.pollset);
@@ -322,7 +325,7 @@ PS_COLD int ps__wake_open(struct ps__port *port)
     ps__store_rlx(&port->sleep.pollset, -1);
     ps__store_rlx(&port->sleep.timer, -1);
     ps__store_rlx(&port->space.fd, -1);
-    if (port->slot < PS_MEMBERS_MAX) {          /* numbers go on where the slot's last owner stopped: never the same twice */
+    if (ps__has_slot(port)) {                   /* numbers go on where the slot's last owner stopped: never the same twice */
         struct ps__reader *reader = port->reader[port->slot];
         port->sleep.number = (ps__load_rlx(&reader->armed) + 1) & ~(uint64_t)1;
         port->space.number = (ps__load_rlx(&reader->waiting) + 1) & ~(uint64_t)1;
@@ -345,7 +348,7 @@ PS_COLD int ps__wake_open(struct ps__port *port)
 /* The descriptors of this file; the bells belong to the memory's owner. */
 PS_COLD void ps__wake_close(struct ps__port *port, int forked)
 {
-    int timer = ps__wake_timer(port), set = ps__wake_set(port);
+    int timer = sleep_timer(port), set = ps__sleep_pollset(port);
     ps__close_fd(timer);
     ps__close_fd(set);
     ps__kept_close(&port->sleep.event);

@@ -135,15 +135,13 @@ struct ps__reader {
     ps__a64 waiting;                    /* odd while asleep for space; never repeats */
     _Alignas(PS__LINE) ps__a64 cursor[PS_MEMBERS_MAX];
 };
-#define PS__READER_ROOM 8192u           /* the block is staggered inside it by slot */
-_Static_assert(sizeof(struct ps__reader) + 4096 <= PS__READER_ROOM, "a staggered reader fits");
 
 #define PS__ABOUT_LOSSY  1u
 #define PS__ABOUT_SENDS  2u
 #define PS__ABOUT_READS  4u
 #define PS__ABOUT_NO_ECHO 8u
 
-struct ps__about {                      /* what a member says of itself; diagnostics, but for wild and big */
+struct ps__about {                      /* what a member says of itself; diagnostics, but for filters, wild and big */
     ps__a64 used;                       /* 1 while the slot is taken */
     ps__a64 publisher, pid, flags, filters, lost, unwanted, published, idle_at_ms;
     ps__a64 name[PS_NAME_MAX / 8 + 1];
@@ -156,11 +154,6 @@ _Static_assert(sizeof(struct ps__about) <= 4096, "a member's words fit a page");
 #define PS__SMALL_BITS (4096u * 8)      /* interest of a handle with up to some 3000 filters */
 #define PS__BIG_BITS   (131072u * 8)    /* and with up to 100 000: 10 bits a name */
 
-#define PS__AREA_SIZE  (PS__READER_ROOM + 4096u + PS__SMALL_BITS / 8)   /* reader, about, small filter */
-
-/* Where a slot's reader block lies: cursors and armed words of 64 members must not share a cache set. */
-static inline size_t ps__reader_offset(unsigned slot) { return (size_t)slot * PS__LINE % 4096u; }
-
 /* ------------------------------------------------------------------ packed words */
 
 /* {seq, pos}: both only grow, every comparison is a signed 32-bit difference. */
@@ -168,8 +161,12 @@ static inline uint64_t ps__pack(uint32_t seq, uint32_t pos) { return (uint64_t)s
 static inline uint32_t ps__seq(uint64_t word) { return (uint32_t)word; }
 static inline uint32_t ps__pos(uint64_t word) { return (uint32_t)(word >> 32); }
 static inline int32_t ps__diff(uint32_t a, uint32_t b) { return (int32_t)(a - b); }
-/* The 64-bit number nearest at or behind `near` whose low half is seq. */
+/* The 64-bit number at or behind `near` whose low half is seq; and the one that is nearest to it, before or behind. */
 static inline uint64_t ps__expand(uint64_t near, uint32_t seq) { return near + (uint32_t)(seq - (uint32_t)near); }
+static inline uint64_t ps__nearest(uint64_t near, uint32_t seq)
+{
+    return near + (uint64_t)(int64_t)ps__diff(seq, (uint32_t)near);
+}
 
 struct ps__geometry {
     unsigned depth_log, units_log, loans_log;   /* cells, payload units, loan units: powers of two */

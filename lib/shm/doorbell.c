@@ -156,7 +156,7 @@ static int doorbell_rebind(struct ps__shm *shm, int which)
     if (!err && dup3(fresh, fd, O_CLOEXEC) < 0) err = -errno;
     if (!err && fstat(fd, &st) == 0) shm->bell[which].ino = st.st_ino;
     ps__fork_release();
-    const int set = err ? -1 : ps__wake_set(&shm->port);
+    const int set = err ? -1 : ps__sleep_pollset(&shm->port);
     if (set >= 0) err = ps__pollset_add(set, fd);
     pthread_mutex_unlock(&shm->port.sleep.fds);
     ps__fd_passed(fresh);
@@ -181,7 +181,7 @@ static int doorbell_ready(struct ps__shm *shm, int which)
 
 int ps__bell_bind(struct ps__port *port, int which)
 {
-    struct ps__shm *shm = (struct ps__shm *)(void *)port;
+    struct ps__shm *shm = ps__shm_of(port);
     pthread_mutex_lock(&shm->bells);
     int fd = doorbell_ready(shm, which);
     pthread_mutex_unlock(&shm->bells);
@@ -190,7 +190,7 @@ int ps__bell_bind(struct ps__port *port, int which)
 
 int ps__bell_drain(struct ps__port *port, int which)
 {
-    struct ps__shm *shm = (struct ps__shm *)(void *)port;
+    struct ps__shm *shm = ps__shm_of(port);
     char byte;
     int rung = 0;
     if (!ps__kept_valid(&shm->bell[which])) return 0;
@@ -200,7 +200,7 @@ int ps__bell_drain(struct ps__port *port, int which)
 
 int ps__bell_ring(struct ps__port *port, unsigned slot, int which)
 {
-    struct ps__shm *shm = (struct ps__shm *)(void *)port;
+    struct ps__shm *shm = ps__shm_of(port);
     struct sockaddr_un address;
     struct ps__kept *own = &shm->bell[PS__BELL_MESSAGE];
     int len = doorbell_address(shm, slot, which, &address);

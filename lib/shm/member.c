@@ -30,7 +30,8 @@ static int member_set(const struct ps__shm *shm, off_t slot, off_t count, short 
     return member_lock(shm, F_OFD_SETLK, slot, count, &lock);
 }
 
-int ps__slot_try(struct ps__shm *shm, unsigned slot)
+/* 1: the byte is ours now. */
+static int member_try(struct ps__shm *shm, unsigned slot)
 {
     return ps__kept_valid(&shm->lock) && member_set(shm, slot, 1, F_WRLCK) == 0;
 }
@@ -203,22 +204,11 @@ int ps__slot_move_in(struct ps__shm *shm)
     return 0;
 }
 
-void ps__slot_move_out(struct ps__shm *shm)
-{
-    struct ps__port *port = &shm->port;
-    if (port->borrowing) ps__store_rel(&port->reader[port->slot]->borrow, 0);
-    ps__reader_leave(port);
-    ps__interest_clear(port->words, port->about[port->slot], port->bits[port->slot]);
-    ps__store_rel(&port->about[port->slot]->used, 0);
-    ps__fence_sc();
-    for (unsigned l = 0; l < port->lanes; l++) ps__wake_waiters(port, l);      /* a borrow may have ended */
-}
-
 int ps__slot_repair(struct ps__port *port, unsigned slot)
 {
-    struct ps__shm *shm = (struct ps__shm *)(void *)port;
+    struct ps__shm *shm = ps__shm_of(port);
     if (port->observe || slot == port->slot) return 0;
-    if (!ps__slot_try(shm, slot)) return 0;             /* its owner lives, or somebody else takes it or repairs it */
+    if (!member_try(shm, slot)) return 0;             /* its owner lives, or somebody else takes it or repairs it */
     struct ps__view view = { 0 };
     int done = 0, fd = ps__shm_data_fd(shm);
     uint64_t at = ps__shm_lane_offset(port->members, slot), begin = at - at % PS__SHM_ALIGN;

@@ -368,7 +368,7 @@ static int segment_open(struct ps__shm *shm, int *out)
 static void segment_leave(struct ps__shm *shm, unsigned high)
 {
     struct stat st;
-    if (shm->port.observe || !shm->path[0] || shm->proc || shm->port.slot >= PS_MEMBERS_MAX) return;
+    if (shm->port.observe || !shm->path[0] || shm->proc || !ps__has_slot(&shm->port)) return;
     ps__bell_unlink(shm, shm->port.slot);
     ps__slot_drop(shm, shm->port.slot);
     if (!ps__slot_last(shm)) return;

@@ -11,13 +11,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-static struct ps__shm *shm_of(struct ps__port *port) { return (struct ps__shm *)(void *)port; }
-
 /* ------------------------------------------------------------------ what the ring asks for */
 
 static int shm_lane_open(struct ps__port *port, unsigned lane)
 {
-    struct ps__shm *shm = shm_of(port);
+    struct ps__shm *shm = ps__shm_of(port);
     struct ps__view *view = &port->view[lane];
     int error = errno, cancel = ps__cancel_off(), err = 0;
     if (!view->cell) {
@@ -44,7 +42,7 @@ static int shm_unlinked(struct ps__shm *shm)
 
 static int shm_lane_reserve(struct ps__port *port)
 {
-    struct ps__shm *shm = shm_of(port);
+    struct ps__shm *shm = ps__shm_of(port);
     struct ps__lane *lane = port->view[port->slot].lane;
     if (port->own.cell) return 0;       /* taken over with what the last owner reserved */
     int error = errno, err = shm_unlinked(shm);
@@ -67,7 +65,7 @@ static int shm_lane_reserve(struct ps__port *port)
 
 static int shm_loan_reserve(struct ps__port *port)
 {
-    struct ps__shm *shm = shm_of(port);
+    struct ps__shm *shm = ps__shm_of(port);
     struct ps__lane *lane = port->own.lane;
     if (port->own.loan) return 0;       /* by an attempt that then found no memory for the list */
     int error = errno, err = 0;
@@ -89,12 +87,12 @@ static int shm_loan_reserve(struct ps__port *port)
 
 static unsigned char *shm_big(struct ps__port *port, unsigned slot)
 {
-    return shm_of(port)->base + ps__shm_big_offset(port->members, slot);
+    return ps__shm_of(port)->base + ps__shm_big_offset(port->members, slot);
 }
 
 static ps__a64 *shm_big_reserve(struct ps__port *port)
 {
-    struct ps__shm *shm = shm_of(port);
+    struct ps__shm *shm = ps__shm_of(port);
     unsigned char *big = shm_big(port, port->slot);
     int error = errno, fd = ps__shm_data_fd(shm);
     if (fd < 0) return NULL;
@@ -114,7 +112,7 @@ static const ps__a64 *shm_big_of(struct ps__port *port, unsigned slot)
 
 static int shm_alive(struct ps__port *port, unsigned slot)
 {
-    int error = errno, alive = ps__slot_alive(shm_of(port), slot);
+    int error = errno, alive = ps__slot_alive(ps__shm_of(port), slot);
     errno = error;
     return alive;
 }
@@ -123,7 +121,7 @@ static int shm_check(struct ps__port *port)
 {
     port->checked_ms = ps__now_coarse_ms();
     if (port->unlinked_told) return 0;
-    int err = shm_unlinked(shm_of(port));
+    int err = shm_unlinked(ps__shm_of(port));
     if (err) port->unlinked_told = 1;
     return err;
 }
@@ -221,7 +219,7 @@ static void shm_close_bus(void *memory, int forked)
     shm->opened = 0;
     if (!forked && !port->observe) {
         ps__loans_return(port);
-        ps__slot_move_out(shm);
+        ps__port_retire(port);
     }
     ps__port_close(port, forked);
     ps__loans_free(shm->loans);

@@ -5,7 +5,7 @@
  * The file. What is there from the start lies together, so that one call reserves it; what is mapped by itself begins at a
  * multiple of 64 KiB, whatever the page size:
  *
- *   0                     struct shm_header      immutable once the file has a name; read with pread(2), once
+ *   0                     struct ps__shm_header  immutable once the file has a name; read with pread(2), once
  *   4 KiB                 struct ps__words       mapped writable by every member
  *   8 KiB   + slot*8K     lane, reader, about, small filter      writable by the slot's owner, read-only to the others;
  *                                                12K with more than 128 members, whose words of each other need room
@@ -82,6 +82,8 @@ struct ps__shm {
     struct ps__kept dirfd;              /* for names too long for an address */
 };
 
+static inline struct ps__shm *ps__shm_of(struct ps__port *port) { return (struct ps__shm *)(void *)port; }
+
 /* ------------------------------------------------------------------ layout.c: what lies where, and space for it */
 
 /* How large a slot is, and where its lane, which is the first thing in it, and its large filter lie in the file. */
@@ -118,12 +120,10 @@ PS_PRIVATE int ps__shm_data_fd(struct ps__shm *shm);
 /* The lowest slot whose byte is free: its number, or an error. PS_EAGAIN: the bus is being taken down just now. */
 PS_PRIVATE int ps__slot_take(struct ps__shm *shm);
 PS_PRIVATE int ps__slot_alive(struct ps__shm *shm, unsigned slot);
-PS_PRIVATE int ps__slot_try(struct ps__shm *shm, unsigned slot);        /* 1: the byte is ours now */
 PS_PRIVATE void ps__slot_drop(struct ps__shm *shm, unsigned slot);
 PS_PRIVATE int ps__slot_last(struct ps__shm *shm);                      /* 1: nobody else, and nobody can come */
 /* Makes the slot ours: a new epoch, its lane repaired, its area clean. */
 PS_PRIVATE int ps__slot_move_in(struct ps__shm *shm);
-PS_PRIVATE void ps__slot_move_out(struct ps__shm *shm);
 /* A lane that stands before an unfinished claim: repaired if its owner is dead. */
 PS_PRIVATE int ps__slot_repair(struct ps__port *port, unsigned slot);
 /* Maps a lane's ring; writable for its owner. 0 or an error. */
