@@ -117,7 +117,7 @@ static PS_ALWAYS_INLINE int publish_fast(struct ps__port *port, const struct ps_
     return publish_tell(port, set, sets, stamp);
 }
 
-/* Not inline, or on a bus that had more than 128 members. message_end is 0 until the lane is reserved: for ever, for observers. */
+/* Not inline, or on a bus that had more than 128 members. message_end is 0 until the lane is reserved. */
 static PS_NOINLINE int publish_other(struct ps__port *port, const ps_topic *topic, const void *data, size_t size, uint64_t epoch)
 {
     unsigned sets = ps__set_words(port);                /* behind the epoch */
