@@ -682,6 +682,32 @@ static void test_told_of_a_commit_and_of_a_reader_that_leaves(void **state)
     heap_close(heap);
 }
 
+/* Words of a slot that no join ever had: they hold nobody up, and not in an endless loop; nor where their owner is dead. */
+static void test_room_hostile_join_holds_nobody(void **state)
+{
+    (void)state;
+    static const uint64_t words[][2] = {        /* join, join_last */
+        { UINT64_MAX, 5 }, { (uint64_t)1 << 63 | 5, (uint64_t)1 << 63 | 5 }, { 5, UINT64_MAX }, { UINT64_MAX, UINT64_MAX },
+    };
+    for (unsigned i = 0; i < sizeof words / sizeof *words; i++) {
+        for (int dead = 0; dead < 2; dead++) {
+            struct heap_port *heap = heap_open(2, 4, 6, 0, 0);
+            struct ps__port *port = &heap->port;
+            ps_topic topic = heap_topic("t");
+            struct ps__message m = { &topic, "x", 1, NULL };
+            uint64_t stamp;
+            heap->dead[1] = dead;
+            ps__raise(&port->words->slots_high, 2);
+            ps__store_rlx(&port->reader[1]->join, words[i][0]);
+            ps__store_rlx(&port->reader[1]->join_last, words[i][1]);
+            assert_ok(ps__port_ready(port));
+            for (int n = 0; n < 40; n++)
+                assert_ok(ps__ring_put(port, &m, &stamp));
+            heap_close(heap);
+        }
+    }
+}
+
 /* A word that names no join of anybody evicts nobody. */
 static void test_evicted_by_a_number_that_is_no_join_reads_on(void **state)
 {
@@ -823,6 +849,7 @@ int main(void)
         cmocka_unit_test(test_pass_says_whether_limit_is_beyond_a_cell),
         cmocka_unit_test(test_told_of_each_dispatch_that_frees_what_may_be_waited_for),
         cmocka_unit_test(test_told_of_a_commit_and_of_a_reader_that_leaves),
+        cmocka_unit_test(test_room_hostile_join_holds_nobody),
         cmocka_unit_test(test_evicted_by_a_number_that_is_no_join_reads_on),
         cmocka_unit_test(test_borrow_of_an_evicted_reader_is_a_copy),
         cmocka_unit_test(test_mark_is_that_of_who_joins_in_the_middle_too),

@@ -93,7 +93,7 @@ static struct inproc_bus *inproc_new(const ps_url *url, const struct ps__geometr
     ps__random(&bus->seed, sizeof bus->seed);
     struct ps__words *words = (struct ps__words *)(void *)bus->memory;
     ps__store_rlx(&words->geometry, ps__geometry_pack(wanted));
-    ps__lane_init((struct ps__lane *)(void *)(bus->memory + 4096));
+    ps__lane_init((struct ps__lane *)(void *)(bus->memory + PS__HEAP_LANE));
     return bus;
 }
 
@@ -272,17 +272,17 @@ static int inproc_enter(struct inproc_state *state, const ps_url *url, const str
         if (!bus) return ps__fail(PS_ENOMEM, "no memory for a bus");
         bus->next = inproc_list.first;
         inproc_list.first = bus;
-    } else {
-        int err = ps__geometry_propose((struct ps__words *)(void *)bus->memory, wanted);
-        if (err) return err;
     }
     unsigned slot = PS_MEMBERS_MAX;
     if (!url->observe) {
         for (slot = 0; slot < bus->members && bus->taken[slot]; slot++) { }
         if (slot == bus->members)
             return ps__fail(PS_EFULL, "inproc://%s has its %u members (members=)", url->address, bus->members);
-        bus->taken[slot] = 1;
     }
+    /* Last of what may fail: who is refused has changed nothing. */
+    int err = bus->handles ? ps__geometry_propose((struct ps__words *)(void *)bus->memory, wanted) : 0;
+    if (err) return err;
+    if (slot < PS_MEMBERS_MAX) bus->taken[slot] = 1;
     bus->handles++;
     state->bus = bus;
     state->port.slot = slot;

@@ -64,8 +64,6 @@ static inline int ps__reader_flees(const struct ps__port *port, const struct ps_
 /* stuck.c */
 PS_PRIVATE void ps__reader_unstick(struct ps__port *port, uint64_t now);
 
-#define PS__JOIN_HOSTILE ((uint64_t)1 << 62)    /* an evicted[] beyond this is no join of anybody */
-
 /* Has this lane evicted the handle's present join? Who only observes is lossy as well. */
 static inline int ps__reader_evicted(const struct ps__port *port, unsigned lane)
 {

@@ -29,12 +29,21 @@ void ps__evict_forget(struct ps__port *port, unsigned r)
 /* Marks the dead: its borrow counts no more, and neither does its interest, until somebody joins in its slot. */
 static void evict_dead(struct ps__port *port, unsigned r, uint64_t join, uint64_t last)
 {
-    ps__store_rlx(&port->dead[r], last + 1);
+    ps__store_rlx(&port->dead[r], ps__dead_mark(last));
     ps__or_rlx(&port->dead_set[r / 64], ps__set_bit(r));
     /* A newcomer may have moved in meanwhile, and its subscriptions been looked at before the mark was there. */
     ps__fence_sc();
     if (ps__load_rlx(&port->reader[r]->join_last) != last) ps__evict_forget(port, r);
-    evict_raise(port, r, join > last ? join : last);
+    evict_raise(port, r, join > last || last > PS__JOIN_HOSTILE ? join : last);
+}
+
+/* How far a reader is, in all lanes: one that takes its turns elsewhere moves. */
+static uint64_t evict_progress(struct ps__port *port, const struct ps__reader *reader)
+{
+    unsigned high = ps__lanes_high(port);
+    uint64_t sum = 0;
+    for (unsigned l = 0; l < high; l++) sum += ps__load_rlx(&reader->cursor[l]);
+    return sum;
 }
 
 int ps__evict_look(struct ps__port *port, unsigned r)
@@ -43,7 +52,7 @@ int ps__evict_look(struct ps__port *port, unsigned r)
     if (r == port->slot || pthread_mutex_trylock(&port->patience)) return 0;
     struct ps__clock *clock = &port->clock[r];
     struct ps__reader *reader = port->reader[r];
-    uint64_t now = ps__now_ns(), join = ps__load_acq(&reader->join), cursor = ps__load_acq(&reader->cursor[port->lane]);
+    uint64_t now = ps__now_ns(), join = ps__load_acq(&reader->join), progress = evict_progress(port, reader);
     int freed = 0;
     if (now - clock->asked_ns >= EVICT_ASK_NS) {
         /* Read before the kernel is asked: the slot's next owner, and its join, are not meant. */
@@ -55,8 +64,8 @@ int ps__evict_look(struct ps__port *port, unsigned r)
             goto out;
         }
     }
-    if (clock->last_ns == 0 || clock->join != join || clock->cursor != cursor) {
-        *clock = (struct ps__clock){ join, cursor, now, 0, clock->asked_ns };
+    if (clock->last_ns == 0 || clock->join != join || clock->progress != progress) {
+        *clock = (struct ps__clock){ join, progress, now, 0, clock->asked_ns };
     } else if (port->evict_ms >= 0) {
         uint64_t patience = (uint64_t)port->evict_ms * 1000000u, waited = now - clock->last_ns;
         clock->credit_ns += waited < patience / 3 + 1 ? waited : patience / 3 + 1;

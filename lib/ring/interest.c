@@ -171,7 +171,7 @@ static void interest_scan(struct ps__port *port, const ps_topic *topic, unsigned
         if (r == port->slot && !port->echo) continue;
         if (ps__load_rlx(&port->about[r]->filters) && ps__interest_of(port, r, topic)) set[r / 64] |= ps__set_bit(r);
         uint64_t dead = ps__load_rlx(&port->dead[r]);
-        if (dead && ps__load_rlx(&port->reader[r]->join_last) + 1 != dead) ps__evict_forget(port, r);
+        if (dead && ps__dead_mark(ps__load_rlx(&port->reader[r]->join_last)) != dead) ps__evict_forget(port, r);
     }
 }
 
@@ -195,7 +195,7 @@ PS_COLD uint64_t ps__interest_living(const struct ps__port *port, unsigned w, ui
 {
     for (; dead; dead &= dead - 1) {
         unsigned r = w * 64 + (unsigned)__builtin_ctzll(dead);
-        if (ps__load_rlx(&port->reader[r]->join_last) + 1 == ps__load_rlx(&port->dead[r])) set &= ~ps__set_bit(r);
+        if (ps__dead_mark(ps__load_rlx(&port->reader[r]->join_last)) == ps__load_rlx(&port->dead[r])) set &= ~ps__set_bit(r);
     }
     return set;
 }

@@ -50,12 +50,16 @@ PS_COLD static uint64_t join_next_number(struct ps__port *port)
 /*
  * Makes this handle a gate of every lane, whether reserved or not, from cursors that stand in next[]. A publisher that does
  * not see it has raised horizon before its fence, and then we see that and begin behind it (m3.2, m3.3).
+ *
+ * was: its join before, 0 for none. A lane that has not evicted that one has been gated all the while, and goes on being: who
+ * evicts it from now on sees the new number behind his fence (m16). There nothing is lost.
  */
-PS_COLD static void join_gates(struct ps__port *port)
+PS_COLD static void join_gates(struct ps__port *port, uint64_t was)
 {
     struct ps__reader *reader = ps__has_slot(port) ? port->reader[port->slot] : NULL;
     if (reader) {
-        for (unsigned l = 0; l < port->lanes; l++) ps__store_rlx(&reader->cursor[l], port->next[l]);
+        /* SYNC(cursor) release, other end ring_room: of a lane that is gated already. */
+        for (unsigned l = 0; l < port->lanes; l++) ps__store_rel(&reader->cursor[l], port->next[l]);
         /* A number also for who is no gate: publishers that took the slot for dead see that somebody new lives there. */
         port->join_number = join_next_number(port);
         ps__store_rlx(&reader->join_last, port->join_number);
@@ -68,6 +72,7 @@ PS_COLD static void join_gates(struct ps__port *port)
      * that we have to see is that of a lane we come to. */
     unsigned high = join_high(port);
     for (unsigned l = 0; l < high; l++) {
+        if (was && ps__load_rlx(&port->view[l].lane->evicted[port->slot]) < was) continue;      /* behind the fence: m16.2 */
         int32_t behind = ps__diff((uint32_t)ps__load_rlx(&port->view[l].lane->horizon), (uint32_t)port->next[l]);
         if (behind > 0 && !port->lossy) {
             port->next[l] += (uint32_t)behind;
@@ -122,7 +127,7 @@ PS_COLD int ps__port_subscribe(void *state, const ps_filter *filter, uint32_t fl
             port->next[l] = l < high ? ps__lane_tail(port->view[l].lane) : 0;
             port->pending_lost[l] = 0;
         }
-        join_gates(port);
+        join_gates(port, 0);
         port->window.lane = PS_MEMBERS_MAX;     /* nothing is known of any lane; the window is empty since it left */
         port->mute = port->shared_lane && !port->echo ? port->publisher : UINT64_MAX;
         if (ps__has_slot(port)) {
@@ -200,7 +205,7 @@ PS_COLD static void join_again(struct ps__port *port, unsigned high)
             ps__reader_skip_lost(port, l, tail - cells - port->next[l]);
         before[l] = port->next[l];
     }
-    join_gates(port);
+    join_gates(port, port->join_number);
     /* Who evicted us may have taken us for dead, and left us out since: it looks again, and its digests count from then on. */
     ps__add_rel(ps__interest_word(port->words, 1, 0), 1);
     for (l = 0; l < port->lanes; l++) port->sift[l].interests = 1;      /* odd, so of no time */

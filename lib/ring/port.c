@@ -116,6 +116,25 @@ static uint64_t port_published(struct ps__port *port)
     return ps__load_acq(&port->ready) ? ps__lane_tail(port->own.lane) - port->first_number : 0;
 }
 
+/* Overwritten, but not come to yet: told at once, because no later message may ever tell it. 0 while a dispatch comes to it. */
+static uint64_t port_overtaken(struct ps__port *port, const struct ps__geometry *g)
+{
+    uint64_t sum = 0, depth = (uint64_t)1 << g->depth_log;
+    int moved = 0;
+    if (!ps__has_slot(port) || !g->fixed || !ps__load_acq(&port->joined) || ps__load_acq(&port->reading)) return 0;
+    unsigned high = ps__lanes_high(port);
+    for (unsigned l = 0; l < high; l++) {
+        if (l == port->lane && !port->echo && !port->shared_lane) continue;
+        const ps__a64 *word = &port->reader[port->slot]->cursor[l];
+        uint64_t cursor = ps__load_acq(word), held = l == ps__load_rlx(&port->held_lane) ? ps__load_rlx(&port->held) : 0;
+        uint64_t behind = port_behind(port->view[l].lane, cursor + held);
+        if (behind > depth) sum += behind - depth;
+        ps__fence_acq();                        /* cursor and held are of one time */
+        moved |= ps__load_rlx(word) != cursor || ps__load_rlx(&port->reading);
+    }
+    return moved ? 0 : sum;
+}
+
 void ps__port_stats(void *state, ps_bus_stats *stats)
 {
     struct ps__port *port = state;
@@ -139,17 +158,9 @@ void ps__port_stats(void *state, ps_bus_stats *stats)
     stats->publisher_memory = port->shared_lane ? 0 : ps__ring_size(&g);
     stats->message_max = ps__message_max(ps__payload_size(&g));
     stats->loan_max = ps__loan_max(ps__loans_size(&g));
-    /* Overwritten, but not come to yet: told at once, because no later message may ever tell it. */
-    if (ps__has_slot(port) && g.fixed && ps__load_acq(&port->joined) && !ps__load_acq(&port->reading)) {
-        unsigned high = ps__lanes_high(port);
-        for (unsigned l = 0; l < high; l++) {
-            if (l == port->lane && !port->echo && !port->shared_lane) continue;
-            uint64_t cursor = ps__load_acq(&port->reader[port->slot]->cursor[l]);
-            if (l == ps__load_rlx(&port->held_lane)) cursor += ps__load_rlx(&port->held);
-            uint64_t behind = port_behind(port->view[l].lane, cursor);
-            if (behind > stats->depth) stats->lost += behind - stats->depth;
-        }
-    }
+    stats->lost += port_overtaken(port, &g);
+    ps__raise(&port->lost_told, stats->lost);
+    stats->lost = ps__load_rlx(&port->lost_told);       /* what is lost stays so, also while a dispatch comes to it */
 }
 
 /* Percent of a lane's ring that waits for a reader. Its place in the payload is known only while it stands at limit, where its

@@ -287,7 +287,7 @@ static int reader_spent(const struct ps__port *port, unsigned high)
     return port->stepped > ((uint64_t)high << (log < 20 ? log : 20)) + 65536;
 }
 
-/* Fills the window from the next lane that has something. 1, 0: there is nothing, or an error. */
+/* Fills the window from the next lane that has something. 1, 0: there is nothing; or the error of a lane, where no other has. */
 static int reader_scan(struct ps__port *port, int *resyncs)
 {
     /* lanes_high is raised before a lane's first commit. */
@@ -296,16 +296,18 @@ static int reader_scan(struct ps__port *port, int *resyncs)
         port->turn++;
         port->turn_left = PS__BATCH;
     }
+    int failed = 0;
     for (unsigned tried = 0; tried < high && *resyncs < READER_RESYNCS && !reader_spent(port, high);) {
         if (port->turn >= high) port->turn = 0;
         int rc = reader_step(port, port->turn, resyncs);
-        if (rc == READER_DONE || rc < 0) return rc;
+        if (rc == READER_DONE) return rc;
+        if (PS_UNLIKELY(rc < 0)) failed = rc;
         tried = rc == READER_SKIPPED ? 0 : tried + 1;
         if (rc == READER_SKIPPED && port->turn_left) continue;
         port->turn++;
         port->turn_left = PS__BATCH;
     }
-    return 0;
+    return failed;
 }
 
 /* At the head. It may pay to stay behind a flood. */
@@ -360,7 +362,8 @@ int ps__port_begin(void *state, int marked)
     ps__fence_light();                  /* SYNC(leave) other end ps__port_unsubscribe: the mark, heavy fence, reading. m15.1 */
     if (PS_UNLIKELY(port->borrowing)) reader_release(port);     /* a pull handle's message of last time */
     if (PS_UNLIKELY(watched) && (err = reader_begin_watched(port))) return err;
-    int reads = ps__load_acq(&port->joined) && !ps__reader_leave_if_pending(port);
+    (void)ps__reader_leave_if_pending(port);
+    int reads = (int)ps__load_acq(&port->joined);       /* behind it: another thread may have left in our place */
     port->at_head = 0;                  /* who knows when what is there now has come */
     /* Before the mark, or never. */
     if (reads && marked && port->lag.got && !reader_behind(port)) (void)ps__lag_pause(port, PS__LAG_BEGIN);
@@ -454,10 +457,10 @@ void ps__port_end(void *state, int flags)
         ps__store_rlx(&port->held, held);
     }
     reader_flush(port);
+    if (PS_UNLIKELY(ps__load_rlx(&port->sleep.fd_used))) ps__sleep_end(port);
     ps__store_rel(&port->reading, 0);
     ps__fence_light();                  /* SYNC(leave) as in ps__port_begin: one of the two sees the other. m15.2 */
     (void)ps__reader_leave_if_pending(port);            /* then the cursors are another thread's to set */
-    if (PS_UNLIKELY(ps__load_rlx(&port->sleep.fd_used))) ps__sleep_end(port);
 }
 
 /*

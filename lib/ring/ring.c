@@ -65,9 +65,9 @@ static int ring_gates(struct ps__port *port, const struct ring_scan *scan, unsig
     /* SYNC(borrow) behind room's fence, and evicted before it (m11.3); other end reader_borrow. */
     uint64_t borrow = ps__load_acq(&reader->borrow);
     uint64_t evicted = r < scan->known ? scan->evicted[r] : 0;
-    if (join <= evicted && borrow != port->lane + 1u) return 0;
+    if ((join <= evicted || join > PS__JOIN_HOSTILE) && borrow != port->lane + 1u) return 0;
     uint64_t dead = ps__load_rlx(&port->dead[r]);
-    return dead == 0 || ps__load_rlx(&reader->join_last) + 1 != dead;
+    return dead == 0 || ps__dead_mark(ps__load_rlx(&reader->join_last)) != dead;
 }
 
 /* Every reader that is in the way of a publish is looked at. 1: one of them no longer is. */
@@ -145,7 +145,8 @@ again:
         uint32_t cursor = (uint32_t)ps__load_acq(&port->reader[r]->cursor[port->lane]);
         int32_t ahead = ps__diff(cursor, ps__seq(limit));
         if (ahead > (int32_t)view->cells) {
-            ps__bump(&port->corrupt, 1);        /* no reader can stand there: garbage */
+            /* No reader can stand there: garbage. But if limit has moved since it was looked at, so may the reader have. */
+            if (ps__load_rlx(&lane->limit) == limit) ps__add_rlx(&port->corrupt, 1);
             continue;
         }
         if (ps__diff(ps__seq(tail), cursor) > (int32_t)(view->cells / 2) || ps__pos(tail) - ps__pos(limit) > view->units / 2)

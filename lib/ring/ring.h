@@ -69,7 +69,7 @@ static inline struct ps__cell *ps__cell_of(const struct ps__view *view, uint64_t
 PS_PRIVATE void ps__view_ring(struct ps__view *view, unsigned char *ring, const struct ps__geometry *g);
 
 struct ps__clock {                      /* how long a reader has stood still, see ps__evict_look in evict.c */
-    uint64_t join, cursor, last_ns, credit_ns, asked_ns;
+    uint64_t join, progress, last_ns, credit_ns, asked_ns;
 };
 
 struct ps__lease {                      /* a loan that is out */
@@ -186,7 +186,7 @@ struct ps__port {
     ps__a32 mark_seq, mark_pos;         /* when to look for room ahead of need */
     struct ps__memo memo;
     ps__a64 rung[PS_MEMBERS_MAX], rung_space[PS_MEMBERS_MAX];  /* sleep it was rung for, by bell */
-    ps__a64 dead[PS_MEMBERS_MAX];       /* join_last + 1 of a reader found dead, else 0 */
+    ps__a64 dead[PS_MEMBERS_MAX];       /* ps__dead_mark of the join_last of a reader found dead, else 0 */
     ps__a64 dead_set[PS__SET_WORDS];
     struct ps__clock clock[PS_MEMBERS_MAX];
     struct ps__loans *loans;            /* of the lane; shared by the handles of an inproc bus */
@@ -224,6 +224,7 @@ struct ps__port {
     ps__a32 held, held_lane;            /* between dispatches: numbers in the window, which cannot be lost any more */
     char topic_copy[PS_TOPIC_MAX + 1];  /* of a topic that did not fit into its cell */
     ps__a64 lost, unwanted, evicted, corrupt, sleeps;
+    ps__a64 lost_told;                  /* the most that ps_stats() ever said */
     uint64_t checked_ms;
     int unlinked_told;
     struct ps__sleep sleep;
@@ -283,6 +284,8 @@ PS_PRIVATE int ps__ring_recover(struct ps__port *port, const struct ps__view *vi
 PS_PRIVATE void ps__lane_init(struct ps__lane *lane);
 
 /* evict.c */
+#define PS__JOIN_HOSTILE ((uint64_t)1 << 62)    /* no join of anybody has a number beyond */
+static inline uint64_t ps__dead_mark(uint64_t join_last) { return join_last + 1 ? join_last + 1 : 1; }
 PS_PRIVATE void ps__evict_forget(struct ps__port *port, unsigned r);    /* somebody new lives in what was taken for dead */
 /* A reader holds back a publish. 1: it no longer does, look again. */
 PS_PRIVATE int ps__evict_look(struct ps__port *port, unsigned r);

@@ -169,7 +169,6 @@ static void sleep_begin(struct ps__port *port)
 
 static void sleep_end(struct ps__port *port)
 {
-    port->sleep.told = 0;
     unsigned blocked;
     if (ps__reader_look(port, &blocked) <= 0) {
         sleep_arm(port);
@@ -201,16 +200,17 @@ void ps__sleep_end(struct ps__port *port)
 
 /* ------------------------------------------------------------------ wait, fd */
 
-static int wait_spin(struct ps__port *port)
+static int wait_spin(struct ps__port *port, uint64_t deadline_ns)
 {
     if (!port->spin_us) return 0;
     uint64_t until = ps__now_ns() + (uint64_t)port->spin_us * 1000u;
+    if (deadline_ns && deadline_ns < until) until = deadline_ns;
     do {
         for (int i = 0; i < 32; i++) {
             if (ps__reader_look(port, NULL) || ps__load_rlx(&port->sleep.woken)) return 1;
             ps__pause();
         }
-    } while (ps__now_ns() < until);
+    } while (!ps__load_rlx(&port->space.wanted) && ps__now_ns() < until);       /* room is looked for asleep */
     return 0;
 }
 
@@ -263,7 +263,7 @@ int ps__port_wait(void *state, int timeout_ms)
     }
     int result = wake_event(port);
     if (result) return result;
-    if (!ps__load_rlx(&port->sleep.woken) && wait_spin(port) && !ps__load_rlx(&port->sleep.woken)) return 1;
+    if (!ps__load_rlx(&port->sleep.woken) && wait_spin(port, deadline) && !ps__load_rlx(&port->sleep.woken)) return 1;
     int cancel = ps__cancel_off();
     ps__store_rlx(&port->sleep.in_wait, 1);
     ps__fence_sc();                             /* other end space_refused */
