@@ -196,6 +196,10 @@ static void test_open_members_limit_full_until_one_leaves(void **state)
     assert_int_equal(conform_stats(b).members, 2);
     open_refused(conform_url(NULL), PS_EFULL, NULL);
     open_refused(conform_url("lossy=1"), PS_EFULL, NULL);
+    /* Who is refused has changed nothing. */
+    uint64_t depth = conform_stats(a).depth;
+    open_refused(conform_url("depth=65536"), PS_EFULL, NULL);
+    assert_int_equal(conform_stats(a).depth, depth);
     /* An observer takes no place. */
     conform_close(conform_open("observe=1"));
     open_refused(conform_url(NULL), PS_EFULL, NULL);
