@@ -401,13 +401,13 @@ PS_API int ps_cancel(ps_bus *bus, void *data);
  *   options  or NULL.
  *   sub      receives the subscription, NULL after a failure; or NULL.
  *
- * The first subscription makes the handle push (handlers) or pull (ps_next) for life. Every publish on this host, in any
- * process, that happens after ps_subscribe() returned is seen. Two matching subscriptions are two deliveries, in the order in
- * which they were made.
+ * The first subscription makes the handle push (handlers) or pull (ps_next) for life; while ps_dispatch(), ps_run() or
+ * ps_next() is in progress, it must be of that kind. Every publish on this host, in any process, that happens after
+ * ps_subscribe() returned is seen. Two matching subscriptions are two deliveries, in the order in which they were made.
  *
  * Returns    0, or
- *            PS_EINVAL    NULL, an illegal filter, options of size 0, the other kind of subscription, or PS_BORROW on a
- *                         lossy handle; ps_errmsg() says which
+ *            PS_EINVAL    NULL, an illegal filter, options of size 0, the other kind of subscription (than the first, or
+ *                         than the call in progress), or PS_BORROW on a lossy handle; ps_errmsg() says which
  *            PS_ENOTSUP   options or flags this version does not know, or the backend cannot do
  *            PS_ENOMEM    no memory
  *            PS_ECLOSED, PS_EFORKED    as ps_publish()

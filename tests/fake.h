@@ -37,6 +37,7 @@ static struct {
     int publish_blocks;                 /* until the handle is closed */
     _Atomic int unsubscribe_blocks;     /* while it is set */
     int wait_answer[8];
+    void (*on_subscribe)(ps_bus *bus);  /* called inside subscribe, before it answers */
     void (*on_wait)(int number, ps_bus *bus);   /* called inside wait, before it answers */
     void (*on_next)(ps_bus *bus);       /* called inside next, before it answers with a message */
     ps_bus *bus;
@@ -156,6 +157,8 @@ static int fake_subscribe(void *memory, const ps_filter *filter, uint32_t flags,
     fake.visited = 0;
     state->host->each(state->host, fake_visit, NULL);
     fake_note(&fake.asked[fake.asked_count++ % FAKE_ROOM], filter, flags, first, 0);
+    if (fake_do.on_subscribe)
+        fake_do.on_subscribe(fake_do.bus);
     return fake_do.subscribe_code ? (state->host->fail)(state->host, fake_do.subscribe_code, "no more of '%s'", filter->text) : 0;
 }
 

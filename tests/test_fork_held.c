@@ -118,6 +118,22 @@ static void test_p11_thread_in_a_call_child_may_begin_anew(void **state)
     assert_true(t.steps >= HELD_STEPS(20));
 }
 
+/* On a handle without subscriptions; the child's first one is not of that kind. */
+static void *look_early(void *arg)
+{
+    struct trial *t = arg;
+    const ps_msg *msg;
+    (void)ps_next(t->bus, &msg, 1);
+    return NULL;
+}
+
+static void test_p11_thread_in_ps_next_child_may_begin_anew_with_handlers(void **state)
+{
+    struct trial t = { .url = support_url(*state, "early", "depth=8&bytes=4k"), .call = look_early, .child = begin_anew_in_child };
+    trial_run(&t);
+    assert_true(t.steps >= HELD_STEPS(3));
+}
+
 /* ------------------------------------------------------------------ a table that grows */
 
 /* Subscriptions at most; a table grows at 16, 64, 256, ... ThreadSanitizer forks with locks of its own held. */
@@ -320,6 +336,7 @@ int main(void)
         over("inproc", test_p11_thread_in_a_call_child_may_close),
         over("shm", test_p11_thread_in_a_call_child_may_close),
         over("shm", test_p11_thread_in_a_call_child_may_begin_anew),
+        over("shm", test_p11_thread_in_ps_next_child_may_begin_anew_with_handlers),
     };
     return cmocka_run_group_tests_name("fork_held", tests, held_setup, NULL);
 }

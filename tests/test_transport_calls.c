@@ -5,6 +5,8 @@
  */
 #include "fake.h"
 
+#include "../lib/core/bus.h"
+
 #include <pthread.h>
 
 static void take(const ps_msg *msg, void *user)
@@ -351,6 +353,37 @@ static void test_run_goes_on_over_0_and_ends_by_stop(void **state)
     assert_ok(ps_close(bus));
 }
 
+static pthread_t early_thread;
+
+static void *early_call(void *bus) { return (void *)(intptr_t)ps_dispatch(bus, 0, -1); }
+
+/* Until it has the handle, which says it found no mode when it looked. */
+static void early_dispatch(ps_bus *bus)
+{
+    fake_do.on_subscribe = NULL;
+    fake.blocked = pthread_create(&early_thread, NULL, early_call, bus);
+    while (!fake.blocked && !ps__load_rlx(&bus->owner))
+        ps__pause();
+}
+
+/* The handle becomes a pull one between a dispatch's first look at that and its second. */
+static void test_dispatch_overtaken_by_the_first_pull_subscription_refused(void **state)
+{
+    (void)state;
+    ps_bus *bus = fake_bus();
+    const ps_msg *msg;
+    void *answer;
+    fake_do.on_subscribe = early_dispatch;
+    assert_ok(ps_subscribe(bus, "t", NULL, NULL, NULL, NULL));
+    assert_int_equal(fake.blocked, 0);
+    assert_int_equal(pthread_join(early_thread, &answer), 0);
+    assert_int_equal((intptr_t)answer, PS_EINVAL);
+    assert_int_equal(fake.begun, 0);
+    fake_send(bus, "t");
+    assert_int_equal(ps_next(bus, &msg, 0), 1);         /* the handle is free */
+    assert_ok(ps_close(bus));
+}
+
 static void test_next_holds_the_record_and_wakes_for_the_rest(void **state)
 {
     (void)state;
@@ -502,6 +535,7 @@ int main(void)
         FAKE_TEST(test_dispatch_begins_marked_only_without_a_maximum),
         FAKE_TEST(test_dispatch_wait_1_and_2_look_again_0_ends_it),
         FAKE_TEST(test_run_goes_on_over_0_and_ends_by_stop),
+        FAKE_TEST(test_dispatch_overtaken_by_the_first_pull_subscription_refused),
         FAKE_TEST(test_next_holds_the_record_and_wakes_for_the_rest),
         FAKE_TEST(test_stats_finds_size_and_delivered_filled_in),
         FAKE_TEST(test_fork_child_closes_or_goes_on_parent_notices_nothing),

@@ -264,6 +264,7 @@ PS_COLD int ps_after_fork(ps_bus *bus)
         ps__subs_reset(&bus->subs);
         for (unsigned i = 0; i < PS__INSIDE; i++) ps__store_rlx(&bus->inside[i].count, 0);
         ps__store_rlx(&bus->mode, PS__UNDECIDED);
+        ps__store_rlx(&bus->kind, PS__UNDECIDED);
         ps__store_rlx(&bus->stopping, 0);
         ps__store_rlx(&bus->delivered, 0);
         ps__store_rlx(&bus->closing, 0);

@@ -11,6 +11,7 @@
  *   subs          under subs.lock; the dispatching thread reads the table without it, see subscription.c
  *   closing, stopping    any thread                            swap, store
  *   mode          whoever subscribes first, under subs.lock    store
+ *   kind          the dispatching thread; set under subs.lock  store
  *   waits_for, waits_sub    a thread in a handler              under bus_waiting, in bus.c
  *   delivered, close_pending, message    the dispatching thread
  *   everything else is written before ps_open or ps_after_fork returns
@@ -76,6 +77,7 @@ struct ps_bus {
     ps__a32 closing;                    /* 1: calls get PS_ECLOSED */
     ps__a32 stopping;                   /* ps_stop() was called and nobody has returned because of it */
     ps__a32 mode;
+    ps__a32 kind;                       /* the mode that a call in progress needs, begun before there was one */
     ps__a64 owner;                      /* 0 nobody, 1 maintenance, thread number + 2 */
     struct ps_sub *_Atomic running;
     int close_pending;                  /* a handler of this handle closed it */

@@ -17,7 +17,7 @@ struct dispatch_run {
     int marked;                         /* what was there when the call began */
     int timeout_ms;
     int forever;                        /* ps_run: time and space never end it */
-    uint32_t other;                     /* the mode of handles that it is not for */
+    uint32_t kind;                      /* the mode of handles that it is for */
     const ps_msg **pulled;              /* ps_next: where its message goes; NULL: handlers get them */
 };
 
@@ -44,6 +44,38 @@ static inline int dispatch_claim(ps_bus *bus, unsigned thread)
 {
     uint64_t me = thread + 2u, seen = 0;
     return PS_LIKELY(ps__cas_acq(&bus->owner, &seen, me)) ? 0 : dispatch_claim_slow(bus, me, seen);
+}
+
+/* kind is the claim's: 0 before it ends, so that the next one finds nothing of ours, nor removes what is not its own. */
+static inline void dispatch_release(ps_bus *bus)
+{
+    ps__store_rlx(&bus->kind, PS__UNDECIDED);
+    ps__store_rel(&bus->owner, 0);
+}
+
+/*
+ * The claim, where it looks as if the handle had no subscription yet, or one of the other kind. If a first one of the other kind
+ * came while the call waits, the call would have consumed its message before it knows, and have nobody to give it to. So it says
+ * of what kind it is, and ps_subscribe refuses the other kind as long as it lasts.
+ *
+ * Nothing gets between the two, for this and subscribe_add happen under subs.lock. If the subscription is first, its mode is
+ * there, and the call is refused here; if the call is first, its kind is there until it is over, and the subscription is refused
+ * there. A mode never changes again, so a call that finds its own needs neither kind nor lock.
+ */
+PS_COLD static int dispatch_claim_undecided(ps_bus *bus, unsigned thread, const struct dispatch_run *run)
+{
+    uint32_t mode = ps__load_rlx(&bus->mode);
+    if (mode == PS__UNDECIDED || mode == run->kind) {
+        int err = dispatch_claim(bus, thread);
+        if (err) return err;
+        pthread_mutex_lock(&bus->subs.lock);
+        mode = ps__load_rlx(&bus->mode);
+        if (mode == PS__UNDECIDED) ps__store_rlx(&bus->kind, run->kind);
+        pthread_mutex_unlock(&bus->subs.lock);
+        if (mode == PS__UNDECIDED || mode == run->kind) return 0;
+        dispatch_release(bus);
+    }
+    return ps__fail(PS_EINVAL, run->pulled ? "a push handle: ps_dispatch" : "a pull handle: ps_next");
 }
 
 /*
@@ -158,18 +190,12 @@ static PS_NOINLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run *run
     return (int)(handled < INT32_MAX ? handled : INT32_MAX);
 }
 
-/* The handle has been used the other way before. */
-PS_COLD static int dispatch_mixed(const struct dispatch_run *run)
-{
-    return ps__fail(PS_EINVAL, run->pulled ? "a push handle: ps_dispatch" : "a pull handle: ps_next");
-}
-
 /* How a call ends that returns an error. The handle was closed by one of its handlers only if it is PS_ECLOSED or PS_EFORKED. */
 PS_COLD static int dispatch_failed(ps_bus *bus, int result, int error)
 {
     int pending = bus->close_pending, forked = result == PS_EFORKED;    /* a handler forked, and this is the child */
     if (!forked) {
-        ps__store_rel(&bus->owner, 0);
+        dispatch_release(bus);
         ps__leave(bus);
     }
     if (pending) ps__finish_close(bus, forked);
@@ -184,7 +210,8 @@ static PS_NOINLINE int dispatch_call(ps_bus *bus, const struct dispatch_run *run
     unsigned thread = ps__thread_number();
     int err = ps__enter_inline(bus, thread);
     if (PS_UNLIKELY(err)) return err;
-    err = PS_UNLIKELY(ps__load_rlx(&bus->mode) == run->other) ? dispatch_mixed(run) : dispatch_claim(bus, thread);
+    err = PS_LIKELY(ps__load_rlx(&bus->mode) == run->kind) ? dispatch_claim(bus, thread)
+                                                           : dispatch_claim_undecided(bus, thread, run);
     if (PS_UNLIKELY(err)) {
         ps__leave(bus);
         return err;
@@ -201,7 +228,7 @@ static PS_NOINLINE int dispatch_call(ps_bus *bus, const struct dispatch_run *run
     }
     if (PS_UNLIKELY(result < 0)) return dispatch_failed(bus, result, error);
     int more = PS_UNLIKELY(run->pulled) && result > 0 && bus->subs.match_next < bus->subs.match_count;
-    ps__store_rel(&bus->owner, 0);
+    dispatch_release(bus);
     if (PS_UNLIKELY(more)) bus->transport->wake(bus->state);            /* ps_fd stays readable */
     ps__leave_inline(bus, thread);
     errno = error;
@@ -210,20 +237,20 @@ static PS_NOINLINE int dispatch_call(ps_bus *bus, const struct dispatch_run *run
 
 int ps_dispatch(ps_bus *bus, int max, int timeout_ms)
 {
-    struct dispatch_run run = { max > 0 ? (uint64_t)max : UINT64_MAX, max <= 0, timeout_ms, 0, PS__PULL, NULL };
+    struct dispatch_run run = { max > 0 ? (uint64_t)max : UINT64_MAX, max <= 0, timeout_ms, 0, PS__PUSH, NULL };
     return dispatch_call(bus, &run);
 }
 
 int ps_run(ps_bus *bus)
 {
-    struct dispatch_run run = { UINT64_MAX, 0, -1, 1, PS__PULL, NULL };
+    struct dispatch_run run = { UINT64_MAX, 0, -1, 1, PS__PUSH, NULL };
     int result = dispatch_call(bus, &run);
     return result > 0 ? 0 : result;
 }
 
 int ps_next(ps_bus *bus, const ps_msg **msg, int timeout_ms)
 {
-    struct dispatch_run run = { 1, 0, timeout_ms, 0, PS__PUSH, msg };
+    struct dispatch_run run = { 1, 0, timeout_ms, 0, PS__PULL, msg };
     if (!msg) return ps__fail(PS_EINVAL, "msg is NULL");
     *msg = NULL;
     int result = dispatch_call(bus, &run);

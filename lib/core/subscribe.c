@@ -34,6 +34,9 @@ PS_COLD static int subscribe_add(ps_bus *bus, struct ps_sub *sub, ps_sub **out)
     uint32_t mode = sub->handler ? PS__PUSH : PS__PULL, now = ps__load_rlx(&bus->mode);
     if (now != PS__UNDECIDED && now != mode)
         return ps__fail(PS_EINVAL, "this is a %s handle", now == PS__PUSH ? "push (handlers)" : "pull (ps_next)");
+    uint32_t kind = ps__load_rlx(&bus->kind);           /* of a call in progress: see dispatch_claim_undecided */
+    if (kind != PS__UNDECIDED && kind != mode)
+        return ps__fail(PS_EINVAL, "%s is in progress on this handle", kind == PS__PUSH ? "ps_dispatch or ps_run" : "ps_next");
     int err = ps__subs_room(subs);
     if (!err) err = bus->transport->subscribe(bus->state, &sub->filter, sub->flags, subs->count == 0);
     if (err) return err;

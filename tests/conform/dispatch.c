@@ -332,6 +332,130 @@ static void test_dispatch_asleep_unsubscribe_does_not_wait_for_it(void **state)
     conform_close(b);
 }
 
+/* ------------------------------------------------------------------ a call before the first subscription */
+
+static int early_dispatch(ps_bus *bus)
+{
+    return ps_dispatch(bus, 0, -1);
+}
+
+static int early_next(ps_bus *bus)
+{
+    const ps_msg *msg;
+    int rc = ps_next(bus, &msg, -1);
+
+    return rc == 1 && !conform_good(msg) ? 99 : rc;
+}
+
+static int (*const early_calls[])(ps_bus *) = { early_dispatch, ps_run, early_next };
+
+struct early {
+    ps_bus    *bus;
+    int        call;            /* of early_calls */
+    atomic_int waits;
+    int        answer;
+    pthread_t  thread;
+};
+
+static void *early_body(void *arg)
+{
+    struct early *e = arg;
+
+    atomic_store(&e->waits, conform_thread_id());
+    e->answer = early_calls[e->call](e->bus);
+    return NULL;
+}
+
+static int early_subscribe(ps_bus *bus, int pull, struct conform_log *log, ps_sub **sub)
+{
+    return ps_subscribe(bus, "t", pull ? NULL : conform_record, pull ? NULL : log, NULL, sub);
+}
+
+/* A call that waits is of one kind, and a first subscription of the other kind comes too late: its messages would go to that call. */
+static void test_dispatch_asleep_first_subscription_of_the_other_kind_refused(void **state)
+{
+    static struct conform_log log;
+
+    (void)state;
+    for (int call = 0; call < 3; call++) {
+        struct early e = { conform_open(NULL), call, 0, -1, 0 };
+        ps_bus *a = conform_open(NULL);
+        ps_sub *sub = (ps_sub *)&log;
+        const ps_msg *msg;
+        int pull = call == 2;
+
+        memset(&log, 0, sizeof log);
+        conform_start(&e.thread, early_body, &e);
+        assert_true(conform_blocked(&e.waits));
+        assert_int_equal(early_subscribe(e.bus, !pull, &log, &sub), PS_EINVAL);
+        assert_null(sub);
+        assert_int_equal(ps_publish(a, "t", "x", 2), 0);        /* nothing is left of it */
+        assert_ok(early_subscribe(e.bus, pull, &log, &sub));
+        conform_say(a, "t", "x");
+        if (!pull)
+            assert_true(conform_reached(&log.count, 1));
+        if (call == 1)
+            ps_stop(e.bus);
+        conform_join(e.thread);
+        assert_int_equal(e.answer, call == 1 ? 0 : 1);
+        assert_int_equal(ps_dispatch(e.bus, 0, 0), pull ? PS_EINVAL : 0);
+        assert_int_equal(ps_next(e.bus, &msg, 0), pull ? 0 : PS_EINVAL);
+        conform_close(a);
+        conform_close(e.bus);
+    }
+}
+
+/* It lasts as long as the call, however that ends. */
+static void test_dispatch_over_before_the_first_subscription_of_either_kind(void **state)
+{
+    static struct conform_log log;
+    const ps_msg *msg;
+
+    (void)state;
+    for (int way = 0; way < 4; way++) {
+        ps_bus *bus = conform_open(NULL);
+        int pull = way % 2;
+
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(pull ? ps_dispatch(bus, 0, 0) : ps_next(bus, &msg, 0), 0);
+            if (way >= 2)
+                ps_stop(bus);
+            assert_int_equal(pull ? ps_dispatch(bus, 0, way < 2 ? 1 : -1) : ps_next(bus, &msg, way < 2 ? 1 : -1), 0);
+        }
+        assert_ok(early_subscribe(bus, pull, &log, NULL));
+        conform_say(bus, "t", "x");
+        assert_int_equal(pull ? ps_next(bus, &msg, 0) : ps_dispatch(bus, 0, 0), 1);
+        conform_close(bus);
+    }
+}
+
+/* Both at once: one of the two is refused, and who is not gets what it wants. */
+static void test_dispatch_and_first_subscription_of_the_other_kind_at_once_one_refused(void **state)
+{
+    static struct conform_log log;
+
+    (void)state;
+    for (int round = 0; round < 300; round++) {
+        struct early e = { conform_open(NULL), round % 3, 0, -1, 0 };
+        int rc, pull = e.call == 2;
+
+        conform_start(&e.thread, early_body, &e);
+        if (round % 2)
+            while (!atomic_load(&e.waits))
+                sched_yield();
+        for (int i = 0; i < round / 6; i++)
+            (void)atomic_load(&e.waits);        /* a little later each time */
+        rc = early_subscribe(e.bus, !pull, &log, NULL);
+        (void)ps_publish(e.bus, "t", "x", 2);
+        if (rc != 0)
+            ps_stop(e.bus);
+        conform_join(e.thread);
+        assert_true(rc == 0 || rc == PS_EINVAL);
+        assert_int_equal(e.answer, rc == 0 ? PS_EINVAL : 0);
+        conform_close(e.bus);
+    }
+}
+
 /* ------------------------------------------------------------------ ps_next */
 
 static void test_next_message_stays_until_next_call(void **state)
@@ -397,6 +521,9 @@ static const struct CMUnitTest tests[] = {
     conform_test(test_next_asleep_ping_pong_loses_no_wakeup),
     conform_test(test_dispatch_asleep_sees_subscribe_of_another_thread),
     conform_test(test_dispatch_asleep_unsubscribe_does_not_wait_for_it),
+    conform_test(test_dispatch_asleep_first_subscription_of_the_other_kind_refused),
+    conform_test(test_dispatch_over_before_the_first_subscription_of_either_kind),
+    conform_test(test_dispatch_and_first_subscription_of_the_other_kind_at_once_one_refused),
     conform_test(test_next_message_stays_until_next_call),
     conform_test(test_next_asleep_woken_by_publish),
 };
