@@ -502,7 +502,7 @@ PS_API int ps_run(ps_bus *bus);
  *
  *   bus     from ps_open(), or NULL (nothing happens).
  *
- * Remembered until one of them has returned because of it.
+ * Remembered until one of them has returned because of it; several are as one.
  *
  * Returns    nothing.
  * Ownership  nothing changes hands; the handle must not be closed while this runs.

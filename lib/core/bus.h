@@ -9,7 +9,8 @@
  *   running       the dispatching thread                       SYNC(running): store, light fence, sub->dead; who ends a
  *                                                              subscription: dead, heavy fence, running
  *   subs          under subs.lock; the dispatching thread reads the table without it, see subscription.c
- *   closing, stopping    any thread                            swap, store
+ *   closing       any thread                                   swap
+ *   stopping      ps_stop in any thread; the dispatching one   add; swap to 0
  *   mode          whoever subscribes first, under subs.lock    store
  *   kind          the dispatching thread; set under subs.lock  store
  *   waits_for, waits_sub    a thread in a handler              under bus_waiting, in bus.c
@@ -75,9 +76,9 @@ struct ps_bus {
     uint64_t generation;                /* of the process it belongs to */
     uint64_t topic_key;                 /* of host.seed: topic.h */
     ps__a32 closing;                    /* 1: calls get PS_ECLOSED */
-    ps__a32 stopping;                   /* ps_stop() was called and nobody has returned because of it */
     ps__a32 mode;
     ps__a32 kind;                       /* the mode that a call in progress needs, begun before there was one */
+    ps__a64 stopping;                   /* calls of ps_stop() since somebody has returned because of one; too large to wrap */
     ps__a64 owner;                      /* 0 nobody, 1 maintenance, thread number + 2 */
     struct ps_sub *_Atomic running;
     int close_pending;                  /* a handler of this handle closed it */

@@ -138,7 +138,8 @@ static PS_NOINLINE int dispatch_pull_first(ps_bus *bus, const ps_record *record,
     return dispatch_pull(bus, msg);
 }
 
-static int dispatch_stopped(ps_bus *bus) { return ps__load_rlx(&bus->stopping) && ps__swap_ar(&bus->stopping, 0); }
+/* All that there are: several stops end one call. */
+static int dispatch_stopped(ps_bus *bus) { return ps__swap_ar(&bus->stopping, 0) != 0; }
 
 /* Nothing is there, and the call waits. 1: look again, 0: it is over, or an error. */
 static PS_NOINLINE int dispatch_wait(ps_bus *bus, const struct dispatch_run *run, uint64_t *deadline)
@@ -159,12 +160,13 @@ static PS_NOINLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run *run
 {
     const ps_transport *t = bus->transport;
     uint64_t generation = bus->generation, deadline = 0, handled = 0;
-    uint32_t stopping = run->forever ? 0 : ps__load_rlx(&bus->stopping);        /* a stop from before ends who would wait */
+    /* Stops from before end a call that would wait, one more ends it at the next message. */
+    uint64_t stopping = run->forever ? 0 : ps__load_rlx(&bus->stopping);
     int rc = t->begin(bus->state, run->marked);
     while (PS_LIKELY(rc >= 0)) {
         ps_record record;
         if (PS_UNLIKELY(ps__load_rlx(&bus->closing))) return PS_ECLOSED;
-        if (PS_UNLIKELY(ps__load_rlx(&bus->stopping)) && !stopping && dispatch_stopped(bus)) break;
+        if (PS_UNLIKELY(ps__load_rlx(&bus->stopping) != stopping) && dispatch_stopped(bus)) break;
         if (handled >= run->max) break;
         if (PS_UNLIKELY(ps__load_rlx(&bus->subs.unswept))) ps__subs_sweep(&bus->subs);  /* this dispatch may never end */
         rc = t->next(bus->state, &record);
@@ -261,7 +263,7 @@ int ps_next(ps_bus *bus, const ps_msg **msg, int timeout_ms)
 PS_COLD void ps_stop(ps_bus *bus)
 {
     if (!bus || ps__forked(bus)) return;
-    ps__store_rlx(&bus->stopping, 1);
+    ps__add_rlx(&bus->stopping, 1);
     bus->transport->wake(bus->state);
 }
 

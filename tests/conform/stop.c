@@ -94,6 +94,32 @@ static void test_stop_in_handler_ends_at_next_message(void **state)
     conform_close(s.bus);
 }
 
+static void stop_at_and_feed(const ps_msg *msg, void *user)
+{
+    struct stop_at *s = user;
+
+    (void)ps_publish(s->bus, msg->topic, "x", 2);
+    stop_at(msg, user);
+}
+
+/* A stop from before the call ends only who would wait; one that comes during the call is heard nevertheless. */
+static void test_stop_in_handler_heard_while_an_earlier_one_is_pending(void **state)
+{
+    struct stop_at s = { conform_open(NULL), 0, 3 };
+
+    (void)state;
+    assert_ok(ps_subscribe(s.bus, "t", stop_at_and_feed, &s, NULL, NULL));
+    conform_say(s.bus, "t", "x");
+    ps_stop(s.bus);
+    ps_stop(s.bus);
+    assert_int_equal(ps_dispatch(s.bus, 1000, -1), 3);
+    /* Both are used up. */
+    assert_int_equal(ps_dispatch(s.bus, 10, -1), 10);
+    s.at = s.runs + 5;
+    assert_int_equal(ps_dispatch(s.bus, 1000, -1), 5);
+    conform_close(s.bus);
+}
+
 static void test_stop_from_another_thread_ends_run(void **state)
 {
     static struct conform_log log;
@@ -234,6 +260,7 @@ static void test_dispatch_thread_cancelled_handle_goes_on(void **state)
 static const struct CMUnitTest tests[] = {
     conform_test(test_stop_before_the_wait_remembered_once),
     conform_test(test_stop_in_handler_ends_at_next_message),
+    conform_test(test_stop_in_handler_heard_while_an_earlier_one_is_pending),
     conform_test(test_stop_from_another_thread_ends_run),
     conform_test(test_stop_from_signal_handler_ends_run),
     conform_test(test_dispatch_asleep_signal_does_not_end_it),
