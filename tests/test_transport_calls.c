@@ -8,6 +8,7 @@
 #include "../lib/core/bus.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 static void take(const ps_msg *msg, void *user)
 {
@@ -468,7 +469,8 @@ static void test_stats_finds_size_and_delivered_filled_in(void **state)
 
 struct family {
     ps_bus *bus;
-    int destroyed;
+    int destroyed, rc, code;
+    pid_t child;
 };
 
 #define CHECK(condition) do { if (!(condition)) return __LINE__ % 125 + 1; } while (0)
@@ -505,7 +507,7 @@ static int child_goes_on(void *arg)
 static void test_fork_child_closes_or_goes_on_parent_notices_nothing(void **state)
 {
     (void)state;
-    struct family f = { full_bus(), 0 };
+    struct family f = { .bus = full_bus() };
     ps_sub_options options = PS_SUB_OPTIONS_INIT;
     options.destroy = count_destroy;
     assert_ok(ps_subscribe(f.bus, "t", take, &f.destroyed, &options, NULL));
@@ -517,6 +519,46 @@ static void test_fork_child_closes_or_goes_on_parent_notices_nothing(void **stat
     assert_int_equal(fake.closed, 1);
     assert_int_equal(fake.forked, 0);
     assert_int_equal(f.destroyed, 1);
+}
+
+static void close_and_fork(const ps_msg *msg, void *user)
+{
+    struct family *f = user;
+    (void)msg;
+    f->rc = ps_close(f->bus);
+    f->child = fork();
+    if (f->child)
+        f->code = support_reap(f->child, DEADLINE_MS);
+    else if (f->rc == 0)
+        f->rc = ps_after_fork(f->bus);
+}
+
+/* The parent's handle ends with its handler. The child, which comes along here, has begun anew, and keeps its own. */
+static int close_was_the_parents(void *arg)
+{
+    struct family *f = arg;
+    CHECK(ps_open(&f->bus, "full://here") == 0);
+    CHECK(ps_subscribe(f->bus, "t", close_and_fork, f, NULL, NULL) == 0 && ps_publish(f->bus, "t", "x", 1) == 3);
+    int answer = ps_dispatch(f->bus, 0, 0);
+    CHECK(f->rc == 0);
+    if (f->child) {
+        CHECK(answer == PS_ECLOSED && fake.closed == 1 && fake.forked == 0);
+        return f->code;
+    }
+    CHECK(answer == PS_EFORKED && fake.closed == 0);
+    CHECK(ps_subscribe(f->bus, "u", take, &f->destroyed, NULL, NULL) == 0 && ps_publish(f->bus, "u", "x", 1) == 3);
+    CHECK(ps_dispatch(f->bus, 0, 0) == 1);
+    CHECK(ps_close(f->bus) == 0 && fake.closed == 1 && fake.forked == 0);
+    return 0;
+}
+
+static void test_fork_in_handler_that_closed_child_begins_anew(void **state)
+{
+    (void)state;
+    struct family f = { .code = -1 };
+    assert_ok(ps_close(full_bus()));                    /* so that the scheme is known */
+    assert_ok(fake_setup(NULL));
+    assert_int_equal(support_reap(support_child(close_was_the_parents, &f), DEADLINE_MS), 0);
 }
 
 #define FAKE_TEST(name) cmocka_unit_test_setup(name, fake_setup)
@@ -539,6 +581,7 @@ int main(void)
         FAKE_TEST(test_next_holds_the_record_and_wakes_for_the_rest),
         FAKE_TEST(test_stats_finds_size_and_delivered_filled_in),
         FAKE_TEST(test_fork_child_closes_or_goes_on_parent_notices_nothing),
+        FAKE_TEST(test_fork_in_handler_that_closed_child_begins_anew),
     };
     return cmocka_run_group_tests_name("transport calls", tests, NULL, NULL);
 }

@@ -270,6 +270,7 @@ PS_COLD int ps_after_fork(ps_bus *bus)
         ps__store_rlx(&bus->closing, 0);
         ps__store_rlx(&bus->running, NULL);
         bus->waits_for = NULL;
+        bus->close_pending = 0;         /* by a handler, before the fork: that was the parent's handle */
         bus->generation = ps__process_generation();
         ps__store_rel(&bus->owner, 0);
     }
