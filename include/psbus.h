@@ -583,7 +583,8 @@ PS_API int ps_members(ps_bus *bus, const char *topic, ps_member *members, size_t
  *   bus     from ps_open() in the parent; not NULL.
  *
  * The child's handle has no subscriptions (their destroy runs, in the child's copy of memory) and no loans. The parent
- * notices nothing. In the process that opened the handle it does nothing and answers 0.
+ * notices nothing. In the process that opened the handle it does nothing and answers 0. In a handler that forked, the
+ * ps_dispatch() in progress answers PS_EFORKED then and leaves the handle alone, also if the handler closes it.
  *
  * Returns    0, or
  *            PS_EINVAL    NULL

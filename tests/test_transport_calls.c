@@ -469,7 +469,7 @@ static void test_stats_finds_size_and_delivered_filled_in(void **state)
 
 struct family {
     ps_bus *bus;
-    int destroyed, rc, code;
+    int destroyed, directly, rc, code;
     pid_t child;
 };
 
@@ -561,6 +561,58 @@ static void test_fork_in_handler_that_closed_child_begins_anew(void **state)
     assert_int_equal(support_reap(support_child(close_was_the_parents, &f), DEADLINE_MS), 0);
 }
 
+static void close_anew(const ps_msg *msg, void *user)
+{
+    (void)msg;
+    *(int *)user = ps_close(fake_do.bus);
+}
+
+/* The child begins anew inside the handler, and its handle is gone when that returns: closed at once, or in a handler of its own. */
+static void fork_and_close(const ps_msg *msg, void *user)
+{
+    struct family *f = user;
+    (void)msg;
+    if ((f->child = fork())) {
+        f->code = support_reap(f->child, DEADLINE_MS);
+        return;
+    }
+    f->rc = ps_after_fork(f->bus);
+    if (f->directly) {
+        f->rc |= ps_close(f->bus);
+        return;
+    }
+    int closed = 1;
+    fake_do.bus = f->bus;
+    f->rc |= ps_subscribe(f->bus, "u", close_anew, &closed, NULL, NULL) | (ps_publish(f->bus, "u", "x", 1) != 3);
+    f->rc |= (ps_dispatch(f->bus, 0, 0) != PS_ECLOSED) | closed;
+}
+
+static int child_closes_in_the_handler(void *arg)
+{
+    struct family *f = arg;
+    CHECK(ps_open(&f->bus, "full://here") == 0);
+    CHECK(ps_subscribe(f->bus, "t", fork_and_close, f, NULL, NULL) == 0 && ps_publish(f->bus, "t", "x", 1) == 3);
+    int answer = ps_dispatch(f->bus, 0, 0);
+    if (f->child) {
+        CHECK(answer == 1 && fake.closed == 0 && ps_close(f->bus) == 0);
+        return f->code;
+    }
+    CHECK(f->rc == 0 && answer == PS_EFORKED);
+    CHECK(fake.closed == 1 && fake.forked == 0);
+    return 0;
+}
+
+static void test_fork_in_handler_child_begins_anew_and_closes_in_it(void **state)
+{
+    (void)state;
+    for (int directly = 0; directly < 2; directly++) {
+        struct family f = { .directly = directly, .code = -1 };
+        assert_ok(ps_close(full_bus()));
+        assert_ok(fake_setup(NULL));
+        assert_int_equal(support_reap(support_child(child_closes_in_the_handler, &f), DEADLINE_MS), 0);
+    }
+}
+
 #define FAKE_TEST(name) cmocka_unit_test_setup(name, fake_setup)
 
 int main(void)
@@ -582,6 +634,7 @@ int main(void)
         FAKE_TEST(test_stats_finds_size_and_delivered_filled_in),
         FAKE_TEST(test_fork_child_closes_or_goes_on_parent_notices_nothing),
         FAKE_TEST(test_fork_in_handler_that_closed_child_begins_anew),
+        FAKE_TEST(test_fork_in_handler_child_begins_anew_and_closes_in_it),
     };
     return cmocka_run_group_tests_name("transport calls", tests, NULL, NULL);
 }

@@ -95,6 +95,7 @@ PS_COLD int ps__wait_begin(ps_bus *bus, const struct ps_sub *sub, int *busy)
     }
     if (!circle && !sub) *busy = ps__swap_ar(&bus->closing, 1) != 0;
     for (struct ps__frame *f = circle ? NULL : ps__frames; f; f = f->outer) {
+        if (!f->bus) continue;
         f->bus->waits_for = bus;
         f->bus->waits_sub = sub;
     }
@@ -106,7 +107,8 @@ PS_COLD void ps__wait_end(void)
 {
     if (!ps__frames) return;
     pthread_mutex_lock(&bus_waiting);
-    for (struct ps__frame *f = ps__frames; f; f = f->outer) f->bus->waits_for = NULL;
+    for (struct ps__frame *f = ps__frames; f; f = f->outer)
+        if (f->bus) f->bus->waits_for = NULL;
     pthread_mutex_unlock(&bus_waiting);
 }
 
@@ -270,6 +272,8 @@ PS_COLD int ps_after_fork(ps_bus *bus)
         ps__store_rlx(&bus->closing, 0);
         ps__store_rlx(&bus->running, NULL);
         bus->waits_for = NULL;
+        for (struct ps__frame *f = ps__frames; f; f = f->outer)
+            if (f->bus == bus) f->bus = NULL;           /* the dispatch in progress is the parent's */
         bus->close_pending = 0;         /* by a handler, before the fork: that was the parent's handle */
         bus->generation = ps__process_generation();
         ps__store_rel(&bus->owner, 0);

@@ -93,7 +93,7 @@ struct ps_bus {
 
 /* The handles whose handlers run on this thread, innermost first. */
 struct ps__frame {
-    ps_bus *bus;
+    ps_bus *bus;                        /* NULL: a new one since ps_after_fork, and not this call's */
     struct ps__frame *outer;
 };
 PS_PRIVATE_OBJECT PS__TLS struct ps__frame *ps__frames;

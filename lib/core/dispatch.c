@@ -79,6 +79,17 @@ PS_COLD static int dispatch_claim_undecided(ps_bus *bus, unsigned thread, const 
 }
 
 /*
+ * In a forked child, behind a handler: ps_after_fork has made the handle a new one, of which nothing is this call's, nor are its
+ * subscriptions; what called it in the handler may even have closed it. If another thread did, our frame does not tell yet.
+ */
+PS_COLD static int dispatch_disowned(const ps_bus *bus, uint64_t generation)
+{
+    struct ps__frame *frame = ps__frames;
+    if (frame->bus && bus->generation != generation) frame->bus = NULL;
+    return !frame->bus;
+}
+
+/*
  * Only one thread runs a handle's handlers; which ones a message has was looked up by ps__subs_match. 0, or PS_EFORKED: a handler
  * forked, and this is the child.
  */
@@ -100,10 +111,10 @@ static PS_ALWAYS_INLINE int dispatch_deliver(ps_bus *bus, const ps_record *recor
             ps__bump(&bus->delivered, 1);
             sub->handler(&msg, sub->user);
         }
+        int forked = ps__process_generation() != generation;
+        if (PS_UNLIKELY(forked) && dispatch_disowned(bus, generation)) return PS_EFORKED;
         /* release: whoever waits for it sees what the handler did */
         ps__store_rel(&bus->running, NULL);
-        int forked = ps__process_generation() != generation;
-        if (PS_UNLIKELY(forked) && bus->generation != generation) return PS_EFORKED;    /* ps_after_fork: sub is gone */
         if (PS_UNLIKELY(sub->destroy_after)) {
             sub->destroy_after = 0;
             if (sub->destroy) sub->destroy(sub->user);
@@ -192,10 +203,13 @@ static PS_NOINLINE int dispatch_loop(ps_bus *bus, const struct dispatch_run *run
     return (int)(handled < INT32_MAX ? handled : INT32_MAX);
 }
 
-/* How a call ends that returns an error. The handle was closed by one of its handlers only if it is PS_ECLOSED or PS_EFORKED. */
+/*
+ * How a call ends that returns an error. The handle was closed by one of its handlers only if it is PS_ECLOSED or PS_EFORKED.
+ * NULL: it is not this call's any more.
+ */
 PS_COLD static int dispatch_failed(ps_bus *bus, int result, int error)
 {
-    int pending = bus->close_pending, forked = result == PS_EFORKED;    /* a handler forked, and this is the child */
+    int pending = bus && bus->close_pending, forked = result == PS_EFORKED;     /* a handler forked, and this is the child */
     if (!forked) {
         dispatch_release(bus);
         ps__leave(bus);
@@ -219,16 +233,16 @@ static PS_NOINLINE int dispatch_call(ps_bus *bus, const struct dispatch_run *run
         return err;
     }
     int error = errno, result;
+    struct ps__frame frame = { bus, ps__frames };       /* of all handlers that this call runs */
     if (PS_UNLIKELY(run->pulled) && dispatch_pull(bus, run->pulled)) {  /* the last record has further subscriptions */
         result = 1;
     } else {
         if (PS_UNLIKELY(ps__load_rlx(&bus->subs.unswept))) ps__subs_sweep(&bus->subs);
-        struct ps__frame frame = { bus, ps__frames };   /* of all handlers that this call runs */
         if (PS_LIKELY(!run->pulled)) ps__frames = &frame;
         result = dispatch_loop(bus, run);
         ps__frames = frame.outer;
     }
-    if (PS_UNLIKELY(result < 0)) return dispatch_failed(bus, result, error);
+    if (PS_UNLIKELY(result < 0)) return dispatch_failed(frame.bus, result, error);
     int more = PS_UNLIKELY(run->pulled) && result > 0 && bus->subs.match_next < bus->subs.match_count;
     dispatch_release(bus);
     if (PS_UNLIKELY(more)) bus->transport->wake(bus->state);            /* ps_fd stays readable */
