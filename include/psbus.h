@@ -95,7 +95,7 @@ extern "C" {
     X(PS_EAGAIN,    -3,  "the ring is full: a reader that must not lose messages is behind")                \
     X(PS_EMSGSIZE,  -4,  "the message is larger than the bus allows")                                       \
     X(PS_ENOSPC,    -5,  "no space for the bus's memory")                                                   \
-    X(PS_EFULL,     -6,  "every slot is taken")                                                            \
+    X(PS_EFULL,     -6,  "no place is left")                                                               \
     X(PS_EACCES,    -7,  "permission denied")                                                               \
     X(PS_ECLOSED,   -8,  "the handle is being closed")                                                      \
     X(PS_EBUSY,     -9,  "another call is in the way")                                                      \
@@ -162,7 +162,8 @@ typedef struct ps_bus_stats {
     uint64_t publisher;         /* what others see as msg->publisher of this handle; 0: sends nothing (observe=1) */
     uint64_t published;         /* messages this handle sent that somebody wanted */
     uint64_t delivered;         /* handlers run, or messages answered by ps_next() */
-    uint64_t unwanted;          /* messages this handle stepped over because no subscription matches */
+    uint64_t unwanted;          /* messages this handle stepped over because no subscription matches, or (inproc) that are its
+                                   own, with echo=0 */
     uint64_t lost;              /* messages this handle missed, over all streams, also those it has not come to yet */
     uint64_t refused;           /* publishes and loans of this handle answered PS_EAGAIN */
     uint64_t evicted;           /* times this handle was evicted for stalling */
@@ -202,7 +203,8 @@ typedef struct ps_member {
     uint64_t lag;               /* messages it has not read yet, over all streams */
     uint64_t lost;              /* messages it missed */
     uint64_t unwanted;          /* messages it stepped over because no subscription of it matches */
-    uint64_t published;         /* messages in its stream so far (shm) or sent by it (inproc) */
+    uint64_t published;         /* messages in its stream so far (shm); sent by it when it last called ps_members() itself
+                                   (inproc), so 0 if it never did */
     uint64_t filter_count;      /* its subscriptions */
     uint64_t idle_ms;           /* since it last called ps_dispatch() or ps_next() */
     char     name[PS_NAME_MAX + 8];     /* the URL's name=, NUL-terminated; "" if none */
@@ -227,13 +229,13 @@ typedef struct ps_member {
  *             remote://…         a stub
  *           NAME is [A-Za-z0-9._-]{1,64} without a leading dot; elsewhere %XX stands for a byte. Options, each at most
  *           once; sizes take k, M, G; MS is -1 for ever, 0 at once:
- *             depth=N bytes=SIZE loans=SIZE    messages, payload bytes, loan bytes held per publisher, rounded up: at least;
- *                                              fixed when the first member publishes
- *             members=N mode=0600|0660|0666    fixed by whoever creates the bus
+ *             depth=N bytes=SIZE loans=SIZE    messages (8192), payload bytes (2M), loan bytes (as bytes) held per publisher,
+ *                                              rounded up: at least; fixed when the first member publishes, of shm: at once
+ *             members=N mode=0600|0660|0666    slots (shm 64, inproc 256), who may open (0600): fixed by who creates the bus
  *             lossy=1 echo=0 spin=US name=TEXT this handle: never holds publishers back; does not hear itself; polls US
  *                                              microseconds before it sleeps; label for tools
- *             block=MS evict=MS                this handle's publishes: wait for room; evict a reader stuck that long, unless
- *                                              it is inside a PS_BORROW handler
+ *             block=MS evict=MS                this handle's publishes: wait for room (0); evict a reader stuck that long
+ *                                              (1000), unless its PS_BORROW handler looks into a message of this publisher
  *             create=0                         PS_ENOENT if there is no bus
  *             observe=1                        for tools: take no slot, count nowhere, hold nobody back
  *
@@ -717,7 +719,8 @@ PS_API const char *ps_version(void);
  *
  * publish, wanted, commit, cancel, stats and wake leave errno as it was; around the others the core does that. No thread may be
  * cancelled (pthread_cancel) inside: begin, next, end, wait, publish, wanted, loan, commit and cancel switch that off around
- * what could be a place for it; around the others the core does.
+ * what could be a place for it; around open, close, subscribe, unsubscribe, fd, members and after_fork the core does; stats and
+ * wake must contain no such place.
  */
 #define PS_TRANSPORT_VERSION 1
 

@@ -394,14 +394,16 @@ PS_COLD int ps_members(ps_bus *bus, const char *topic, ps_member *members, size_
     ps_topic parsed;
     if (!bus || (!members && n) || (n && members->size < sizeof(size_t)))
         return ps__fail(PS_EINVAL, !bus ? "bus is NULL" : "members is NULL, or its size 0");
-    int error = errno, result = topic ? ps__topic_parse(topic, bus->host.seed, &parsed) : 0;
+    int error = errno, result = topic ? ps__topic_parse(topic, bus->host.seed, &parsed) : 0, cancel;
     if (!result) result = ps__enter(bus);
     if (result) return result;
+    cancel = ps__cancel_off();
     if (!bus->transport->members) result = ps__fail(PS_ENOTSUP, "%s cannot know", bus->transport->scheme);
     else if (n && members->size != sizeof *members)
         result = bus_members_converted(bus, topic ? &parsed : NULL, members, n);
     else result = bus->transport->members(bus->state, topic ? &parsed : NULL, members, n);
     ps__leave(bus);
+    ps__cancel_restore(cancel);
     errno = error;
     return result;
 }
