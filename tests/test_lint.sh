@@ -245,13 +245,18 @@ test_lint_readme_code_compiles() {
     done
 }
 
-test_lint_readme_names_tests_that_exist() {
-    grep -oh '`test_[a-z0-9_]*`' README.md | tr -d '`' | sort -u >"$scratch/named"
-    [ -s "$scratch/named" ] || fail "the README names no test"
+test_lint_promises_name_tests_that_exist() {
+    grep -oh '`test_[a-z0-9_]*`' tests/PROMISES.md README.md | tr -d '`' | sort -u >"$scratch/named"
+    # As many promises as the README makes, and a test for each.
+    sed -n '/^## What is promised/,/^## Limits/s/^\([0-9]*\)\. .*/\1/p' README.md >"$scratch/expected"
+    awk '/^[0-9]+\. / { number = $1 + 0 } number && /`test_p[0-9]/ { print number; number = 0 }' tests/PROMISES.md \
+        >"$scratch/found"
+    [ -s "$scratch/expected" ] || fail "the README makes no promise"
+    same "promises with a test in tests/PROMISES.md" "$scratch/expected" "$scratch/found"
     while read -r name; do
         grep -rqw "$name" tests --include='*.c' --include='*.sh' || echo "$name"
     done <"$scratch/named" >"$scratch/found"
-    none "tests that the README names and nobody wrote" "$scratch/found"
+    none "tests that are named in tests/PROMISES.md or the README and nobody wrote" "$scratch/found"
 }
 
 test_lint_readme_links_lead_somewhere() {
@@ -343,7 +348,7 @@ script_case test_lint_exports_list_is_sorted_and_the_header_declares_it test_lin
     test_lint_every_code_that_is_named_exists test_lint_every_code_is_documented_and_used \
     test_lint_every_sync_tag_has_both_ends test_lint_missing_ends_are_told test_lint_atomics_name_their_order \
     test_lint_atomic_objects_are_never_used_plainly \
-    test_lint_readme_hello_is_the_example test_lint_readme_code_compiles test_lint_readme_names_tests_that_exist \
+    test_lint_readme_hello_is_the_example test_lint_readme_code_compiles test_lint_promises_name_tests_that_exist \
     test_lint_readme_links_lead_somewhere \
     test_lint_sources_carry_their_licence test_lint_nothing_is_left_to_do test_lint_lines_are_whole_and_not_long \
     test_lint_files_are_short test_lint_local_macros_end_with_their_file test_lint_every_test_is_run \
