@@ -199,8 +199,14 @@ install: static shared $(BUILD)/examples/psbus man ## header, libraries, tool, p
 uninstall: ## take exactly that away again
 	$(INSTALL) uninstall
 
+# However it is named: neither the checkout, nor what is above it, nor its sources.
 clean: ## remove the build directory
-	@case '$(BUILD)' in ''|.|..|/|*/) echo "clean: BUILD='$(BUILD)' is no directory of ours" >&2; exit 1;; esac
+	@bad=; here=$$(pwd -P); there=$$(cd '$(BUILD)' 2>/dev/null && pwd -P || echo none); \
+	case '$(BUILD)' in ''|.|..|/|*/) there=/;; esac; \
+	case "$${here%/}/" in "$${there%/}"/*) bad=1;; esac; \
+	case "$$there/" in "$$here"/include/*|"$$here"/lib/*|"$$here"/examples/*|"$$here"/tests/*|"$$here"/pkgconfig/*|"$$here"/.*) bad=1;; \
+	esac; \
+	[ -z "$$bad" ] || { echo "clean: BUILD='$(BUILD)' is no directory of ours" >&2; exit 1; }
 	rm -rf '$(BUILD)'
 
 help: ## this list

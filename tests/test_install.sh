@@ -226,6 +226,35 @@ test_install_pkg_config_static() {
     "$scratch/static" inproc://static "$url"
 }
 
+test_install_pkg_config_prefix_with_blanks() {
+    need pkg-config
+    blanks="$scratch/two words"
+    $PS_MAKE --no-print-directory install BUILD="$PS_BUILD" INSTALL_RECORD="$scratch/blanks.record" DESTDIR= PREFIX="$blanks"
+    flags=$(PKG_CONFIG_PATH=$blanks/lib/pkgconfig pkg-config --cflags --libs psbus)
+    # They are quoted for a shell, as make has one.
+    eval "$CC $standard '$consumers/linked.c' -o '$scratch/blanks' $flags"
+    LD_LIBRARY_PATH=$blanks/lib "$scratch/blanks" inproc://blanks "$url"
+}
+
+# In a checkout of its own, should it be taken away.
+test_install_clean_removes_the_build_directory_alone() {
+    mkdir "$scratch/checkout" "$scratch/checkout/build"
+    cp -R Makefile include lib "$scratch/checkout/"
+    ln -s . "$scratch/checkout/here"
+    for wrong in "$scratch/checkout" "$scratch" build/.. ./build/../../checkout here lib lib/ring "$scratch/checkout/include" ./; do
+        refuses 'is no directory of ours' $PS_MAKE --no-print-directory -C "$scratch/checkout" clean BUILD="$wrong"
+        for kept in Makefile include/psbus.h lib/ring/ring.c build; do
+            [ -e "$scratch/checkout/$kept" ] || fail "BUILD=$wrong: $kept is gone"
+        done
+    done
+    $PS_MAKE --no-print-directory -C "$scratch/checkout" clean BUILD=build
+    [ ! -e "$scratch/checkout/build" ] || fail "the build directory is left"
+    $PS_MAKE --no-print-directory -C "$scratch/checkout" clean BUILD=build
+    mkdir "$scratch/aside"
+    $PS_MAKE --no-print-directory -C "$scratch/checkout" clean BUILD="$scratch/aside"
+    [ ! -e "$scratch/aside" ] || fail "a build directory aside is left"
+}
+
 test_install_pkg_config_through_sysroot() {
     need pkg-config
     install_to "$scratch/sysroot" PREFIX=/usr LIBDIR=/usr/lib/triplet INCLUDEDIR=/usr/include/psbus
@@ -333,7 +362,8 @@ script_case test_install_files_and_modes test_install_library_is_made_known_to_t
     test_install_uninstall_without_record_leaves_the_prefix_alone test_install_uninstall_keeps_files_it_did_not_install \
     test_install_relative_paths test_install_builds_nothing_that_make_does_not \
     test_install_map_has_the_prefix_however_it_is_given test_install_record_that_cannot_be_written \
-    test_install_pkg_config_shared test_install_pkg_config_static test_install_pkg_config_through_sysroot \
+    test_install_pkg_config_shared test_install_pkg_config_static test_install_pkg_config_prefix_with_blanks \
+    test_install_pkg_config_through_sysroot test_install_clean_removes_the_build_directory_alone \
     test_install_cmake_shared_and_static test_install_cmake_moved_and_other_directories \
     test_install_cmake_through_merged_usr test_install_cmake_versions \
     test_install_cmake_missing_library_is_told
