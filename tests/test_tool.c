@@ -227,6 +227,21 @@ static void bash_offers(const char *line, const char *expected)
     tool_done(&t);
 }
 
+/* Whether bash is told that they are names of files, of which it quotes the blanks. */
+static void bash_quotes(const char *line, int files)
+{
+    struct tool t;
+    const char *const argv[] = {
+        "bash", "-c",
+        "source examples/psbus/psbus.bash; compopt() { echo \"$*\"; }; COMP_LINE=$0; COMP_POINT=${#0}; _psbus; exit 0", line, NULL,
+    };
+
+    tool_exec(&t, "/bin/bash", 0, -1, -1, argv);
+    assert_status(&t, tool_wait(&t), 0);
+    assert_string_equal(tool_out(&t), files ? "-o filenames\n" : "");
+    tool_done(&t);
+}
+
 static void test_tool_bash_completion_works(void **state)
 {
     const char *url = support_url("shm", "tool-complete", NULL);
@@ -243,6 +258,8 @@ static void test_tool_bash_completion_works(void **state)
     bash_offers("psbus top --rows ", "\n");
     bash_offers("psbus pub --count 3 shm://x topic Makef", "Makefile\n");
     bash_offers("psbus sub shm://x Makef", "\n");
+    bash_quotes("psbus pub shm://x topic Makef", 1);
+    bash_quotes("psbus sub --j", 0);
     assert_ok(ps_open(&bus, url));
     assert_true(ps_fd(bus) >= 0);       /* a socket beside the file: not offered */
     assert_true(ps_dispatch(bus, 0, 1) >= 0);

@@ -54,6 +54,8 @@ _psbus() {
             COMPREPLY=("${COMPREPLY[@]#"$word"}")
         fi
     elif [[ $command == pub ]] && ((count == 2)); then
+        # Names of files: blanks in them are quoted by who inserts them.
+        compopt -o filenames 2>/dev/null
         mapfile -t COMPREPLY < <(compgen -f -- "$cur")
     fi
 }
