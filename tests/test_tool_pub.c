@@ -2,6 +2,8 @@
 /* test_tool_pub.c - the tool psbus: pub and sub. What goes in at one end comes out at the other, or somebody says why not. */
 #include "tool.h"
 
+#include <poll.h>
+
 /* A sub that has subscribed; reliable, so that it gets everything. */
 static void sub_start(struct tool *t, ps_bus *bus, const char *url, const char *option, const char *filter, const char *count)
 {
@@ -374,6 +376,79 @@ static void test_tool_signals_end_pub_and_sub_cleanly(void **state)
     assert_ok(ps_close(bus));
 }
 
+/* A FIFO that nobody writes to yet: pub waits for lines, not for open(2). */
+static void test_tool_pub_waits_at_a_fifo_without_a_writer(void **state)
+{
+    const char *url = support_url("shm", "tool-fifo", NULL);
+    char directory[] = "/tmp/psbus-tool.XXXXXX", fifo[64];
+    struct tool pub, sub;
+    ps_bus *bus;
+    int fd;
+
+    (void)state;
+    assert_non_null(mkdtemp(directory));
+    snprintf(fifo, sizeof fifo, "%s/fifo", directory);
+    assert_int_equal(mkfifo(fifo, 0600), 0);
+    assert_ok(ps_open(&bus, url));
+    assert_status(&pub, tool_run(&pub, NULL, "pub", "--timeout", "0.2", url, "t", fifo), 3);
+    assert_one_line(&pub, "psbus pub: the time is over; ");
+    tool_done(&pub);
+    tool_start(&pub, "pub", url, "t", fifo);
+    assert_true(tool_members(bus, 0, 2));
+    assert_status(&pub, tool_signal(&pub, SIGINT), 0);
+    assert_string_equal(tool_err(&pub), "");
+    tool_done(&pub);
+
+    sub_start(&sub, bus, url, "--raw", "t", "2");
+    tool_start(&pub, "pub", url, "t", fifo);
+    fd = open(fifo, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, "one\ntwo\n", 8), 8);
+    close(fd);
+    assert_status(&pub, tool_wait(&pub), 0);
+    assert_status(&sub, tool_wait(&sub), 0);
+    assert_string_equal(tool_out(&sub), "one\ntwo\n");
+    tool_done(&pub);
+    tool_done(&sub);
+    assert_ok(ps_close(bus));
+    assert_int_equal(unlink(fifo), 0);
+    assert_int_equal(rmdir(directory), 0);
+}
+
+/* A pipe that takes no more. */
+static int pipe_full(void *arg)
+{
+    struct pollfd out = { .fd = *(int *)arg, .events = POLLOUT };
+
+    return poll(&out, 1, 0) == 0;
+}
+
+/* Whoever reads what sub prints stands still: one signal ends it all the same. */
+static void test_tool_sub_stopped_before_a_full_pipe_ends(void **state)
+{
+    enum { SIZE = 1 << 20 };
+    const char *url = support_url("shm", "tool-pipe", "bytes=8M");
+    char *payload = calloc(1, SIZE);
+    struct tool sub;
+    ps_bus *bus;
+    int ends[2];
+
+    (void)state;
+    assert_non_null(payload);
+    assert_ok(ps_open(&bus, url));
+    assert_int_equal(pipe2(ends, O_CLOEXEC), 0);
+    tool_exec(&sub, NULL, 0, -1, ends[1], TOOL_ARGS("sub", "--whole", url, "t"));
+    assert_true(tool_wanted(bus, "t"));
+    assert_int_equal(ps_publish(bus, "t", payload, SIZE), 1);
+    assert_true(support_wait(pipe_full, &ends[1], DEADLINE_MS));
+    assert_status(&sub, tool_signal(&sub, SIGINT), 0);
+    assert_one_line(&sub, "psbus sub: stopped; ");
+    tool_done(&sub);
+    close(ends[0]);
+    free(payload);
+    assert_ok(ps_close(bus));
+}
+
 /* What is printed and what is said to be lost are all there was. */
 static void test_tool_sub_says_how_many_it_lost(void **state)
 {
@@ -493,6 +568,8 @@ int main(void)
         cmocka_unit_test(test_tool_no_permission_said),
         cmocka_unit_test(test_tool_pub_closed_input_is_an_error),
         cmocka_unit_test(test_tool_signals_end_pub_and_sub_cleanly),
+        cmocka_unit_test(test_tool_pub_waits_at_a_fifo_without_a_writer),
+        cmocka_unit_test(test_tool_sub_stopped_before_a_full_pipe_ends),
         cmocka_unit_test(test_tool_sub_says_how_many_it_lost),
         cmocka_unit_test(test_tool_pub_waits_for_a_stopped_reader),
         cmocka_unit_test(test_tool_message_of_two_filters_printed_once),

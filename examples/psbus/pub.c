@@ -311,7 +311,8 @@ static int pub_main(int argc, char **argv)
         return TOOL_ERROR;
     if (argc - optind == 3 && strcmp(argv[optind + 2], "-") != 0) {
         in.name = argv[optind + 2];
-        in.fd = open(in.name, O_RDONLY | O_CLOEXEC | O_NOCTTY);
+        /* A FIFO without a writer: we wait where a signal and --timeout count, not inside open(). */
+        in.fd = open(in.name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
         if (in.fd < 0) {
             tool_say("%s: %s", in.name, strerror(errno));
             return TOOL_ERROR;

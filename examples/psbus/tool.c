@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -68,6 +69,10 @@ int tool_output(int status)
 
     if ((flushed && !ferror(stdout)) || tool_output_gone())
         return status;
+    if (tool_stopped() && (flushed || error == EINTR)) {
+        tool_say("stopped; not everything was written");
+        return status;
+    }
     /* What failed earlier has left no number behind. */
     tool_say("standard output: %s", flushed ? "not everything could be written" : strerror(error));
     return TOOL_ERROR;
@@ -215,6 +220,27 @@ static volatile sig_atomic_t tool_signalled;
 static _Atomic(ps_bus *) tool_bus;
 static int tool_pipe[2] = { -1, -1 };
 
+static void tool_on_tick(int number)
+{
+    (void)number;
+}
+
+/*
+ * Standard output may be a pipe whose reader stands still. One signal ends a write(2), and stdio begins the next: from now on one
+ * comes every half second, and a write that got rid of nothing meanwhile fails.
+ */
+static void tool_tick(void)
+{
+    static const struct itimerval often = { { 0, 500000 }, { 0, 500000 } };
+    struct sigaction action;
+
+    memset(&action, 0, sizeof action);
+    sigemptyset(&action.sa_mask);
+    action.sa_handler = tool_on_tick;
+    if (sigaction(SIGALRM, &action, NULL) == 0)
+        setitimer(ITIMER_REAL, &often, NULL);
+}
+
 static void tool_on_signal(int number)
 {
     int error = errno;
@@ -224,6 +250,7 @@ static void tool_on_signal(int number)
     ps_stop(tool_bus);
     /* A byte in a pipe also ends a poll() that begins only now; the flag alone would come too late for it. */
     if (write(tool_pipe[1], "", 1) < 0) { /* the pipe is full of such bytes already */ }
+    tool_tick();
     errno = error;
 }
 
