@@ -125,6 +125,74 @@ static void test_tool_ls_without_any_bus_says_so(void **state)
     }
 }
 
+/*
+ * In a child, on a small /dev/shm of its own: two buses left behind, of which one lost its pages and cannot have them again, as
+ * the file system is full. Then it is the tool, which gets the words. 77: that cannot be had.
+ */
+struct hole {
+    int out, err;
+    const char *const *words;
+};
+
+static int hole_leave(void *url)
+{
+    ps_bus *bus;
+
+    return ps_open(&bus, url);
+}
+
+static int hole_look(void *arg)
+{
+    static char program[4096], page[4096];
+    const struct hole *hole = arg;
+
+    if (realpath(tool_program(), program) == NULL || unshare(CLONE_NEWNS) < 0 ||
+        mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 || mount("none", "/dev/shm", "tmpfs", 0, "size=4m") < 0)
+        return 77;
+    if (support_reap(support_child(hole_leave, (char[]){ "shm://bad" }), DEADLINE_MS) != 0 ||
+        support_reap(support_child(hole_leave, (char[]){ "shm://good" }), DEADLINE_MS) != 0)
+        return 78;
+    int bad = open("/dev/shm/psbus-0/bad", O_RDWR | O_CLOEXEC), rest = open("/dev/shm/rest", O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    if (bad < 0 || rest < 0 || fallocate(bad, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 4096, 4 << 20) < 0)
+        return 79;
+    while (write(rest, page, sizeof page) > 0) { }
+    if (dup2(hole->out, 1) < 0 || dup2(hole->err, 2) < 0)
+        return 80;
+    execv(program, (char *const *)(uintptr_t)hole->words);
+    return 81;
+}
+
+/* Everybody may do that to a bus of his own, and root looks at all of them. */
+static void test_tool_memory_that_is_missing_is_damage_and_no_signal(void **state)
+{
+    static const struct { const char *words[5]; int status; } calls[] = {
+        { { "psbus", "ls" }, 0 }, { { "psbus", "ls", "shm://bad" }, 1 }, { { "psbus", "doctor", "shm://bad" }, 1 },
+        { { "psbus", "doctor", "--repair", "shm://bad" }, 1 }, { { "psbus", "why", "shm://bad", "t" }, 1 },
+        { { "psbus", "top", "--count=1", "shm://bad" }, 1 },
+    };
+
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    for (size_t i = 0; i < sizeof calls / sizeof calls[0]; i++) {
+        struct hole hole = { tool_memory("", 0), tool_memory("", 0), calls[i].words };
+        struct tool t = { .out = hole.out, .err = hole.err };
+        int status = support_reap(support_child(hole_look, &hole), DEADLINE_MS);
+        if (status == 77)
+            skip();
+        assert_status(&t, status, calls[i].status);
+        if (i == 0) {
+            assert_says(row_with(tool_out(&t), "shm://bad "), " damaged");
+            assert_says(row_with(tool_out(&t), "shm://good "), " left behind");
+            assert_string_equal(tool_err(&t), "");
+        } else {
+            assert_says(tool_err(&t), "shm://bad: the bus's memory is damaged: ");
+            assert_int_equal(tool_lines(tool_err(&t)), 1);
+        }
+        tool_done(&t);
+    }
+}
+
 static void test_tool_ls_of_a_bus_shows_its_members(void **state)
 {
     const char *url = support_url("shm", "tool-rows", "depth=8&evict=-1");
@@ -445,6 +513,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_tool_ls_shows_buses_and_what_became_of_them),
         cmocka_unit_test(test_tool_ls_without_any_bus_says_so),
+        cmocka_unit_test(test_tool_memory_that_is_missing_is_damage_and_no_signal),
         cmocka_unit_test(test_tool_ls_of_a_bus_shows_its_members),
         cmocka_unit_test(test_tool_looking_on_counts_nowhere),
         cmocka_unit_test(test_tool_anonymous_bus_found_and_looked_at),

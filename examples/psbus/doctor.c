@@ -259,6 +259,7 @@ static int look(struct doctor *doctor)
 
     doctor->problems = 0;
     doctor->dead = doctor->alive = doctor->gone = doctor->stale = 0;
+    tool_guard(doctor->url, NULL);
     doctor->opened = rc = tool_observe(doctor->url, &bus);
     if (rc == PS_EINVAL || rc == PS_ENOMEM)
         return tool_fail(rc, "%s", doctor->url);

@@ -7,13 +7,23 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define LS_ROOT "/dev/shm"
+
+/* What a child that looked at a bus ends with, besides TOOL_OK and TOOL_ERROR. */
+enum { LS_GONE = 10, LS_DAMAGED = 11 };
+
+struct ls {
+    int shown;                          /* rows */
+    int status;                         /* TOOL_ERROR: there is no more output, and it was said why */
+};
 
 /* ------------------------------------------------------------------ all buses */
 
@@ -28,21 +38,32 @@ static const char *ls_trouble(int rc)
     }
 }
 
-static void ls_bus(void *arg, const char *url)
+static void ls_heading(int shown)
 {
-    int *shown = arg, count, alive = 0, publishers = 0, readers = 0, rc;
+    if (shown == 0)
+        printf("%-40s %8s %10s %7s %8s  %s\n", "URL", "MEMBERS", "PUBLISHERS", "READERS", "MEMORY", "STATE");
+}
+
+static void ls_unseen(const char *url, const char *state)
+{
+    printf("%-40s %8s %10s %7s %8s  %s\n", url, "-", "-", "-", "-", state);
+}
+
+/* Looks at a bus, then prints its row. */
+static int ls_row(const char *url, int shown)
+{
+    int count, alive = 0, publishers = 0, readers = 0, rc;
     ps_bus_stats stats = PS_BUS_STATS_INIT;
     ps_member *members = NULL;
     char memory[TOOL_TEXT], state[TOOL_TEXT], places[TOOL_TEXT];
     ps_bus *bus;
 
     if ((rc = tool_observe(url, &bus)) == PS_ENOENT)
-        return;                                         /* gone meanwhile */
-    if ((*shown)++ == 0)
-        printf("%-40s %8s %10s %7s %8s  %s\n", "URL", "MEMBERS", "PUBLISHERS", "READERS", "MEMORY", "STATE");
+        return LS_GONE;                                 /* meanwhile */
     if (rc < 0) {
-        printf("%-40s %8s %10s %7s %8s  %s\n", url, "-", "-", "-", "-", ls_trouble(rc));
-        return;
+        ls_heading(shown);
+        ls_unseen(url, ls_trouble(rc));
+        return tool_output(TOOL_OK);
     }
     rc = ps_stats(bus, &stats);
     count = rc < 0 ? rc : tool_members(bus, NULL, &members);
@@ -61,9 +82,44 @@ static void ls_bus(void *arg, const char *url)
     else
         snprintf(state, sizeof state, "ok");
     snprintf(places, sizeof places, "%d/%llu", alive, (unsigned long long)stats.members);
+    ps_close(bus);
+    ls_heading(shown);
     printf("%-40s %8s %10d %7d %8s  %s\n", url, places, publishers, readers, tool_bytes(memory, stats.memory), state);
     free(members);
-    ps_close(bus);
+    return tool_output(TOOL_OK);
+}
+
+static void ls_on_signal(int number)
+{
+    (void)number;
+    _exit(LS_DAMAGED);
+}
+
+/* In a child: what somebody has done to the file of his bus must not end us (tool_guard). */
+static void ls_bus(void *arg, const char *url)
+{
+    struct ls *ls = arg;
+    int status = 0;
+    pid_t pid;
+
+    if (ls->status != TOOL_OK)
+        return;
+    fflush(stdout);
+    pid = fork();
+    if (pid == 0) {
+        signal(SIGBUS, ls_on_signal);
+        _exit(ls_row(url, ls->shown));
+    }
+    while (pid > 0 && waitpid(pid, &status, 0) < 0 && errno == EINTR) { }
+    if (pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == LS_GONE)
+        return;
+    if (pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == TOOL_ERROR) {
+        ls->status = TOOL_ERROR;
+    } else if (pid < 0 || !WIFEXITED(status) || WEXITSTATUS(status) != TOOL_OK) {
+        ls_heading(ls->shown);
+        ls_unseen(url, pid < 0 ? strerror(errno) : ls_trouble(PS_ECORRUPT));
+    }
+    ls->shown++;
 }
 
 static int ls_is_name(const char *name)
@@ -74,7 +130,7 @@ static int ls_is_name(const char *name)
 }
 
 /* The buses of a directory: its regular files. Beside each lie the sockets of its members. */
-static int ls_directory(const char *directory, int own, int *shown)
+static int ls_directory(const char *directory, int own, struct ls *ls)
 {
     struct dirent **list;
     char url[512];
@@ -94,7 +150,7 @@ static int ls_directory(const char *directory, int own, int *shown)
                 snprintf(url, sizeof url, "shm://%.64s", list[i]->d_name);
             else
                 snprintf(url, sizeof url, "shm://%s/%.64s", directory, list[i]->d_name);
-            ls_bus(shown, url);
+            ls_bus(ls, url);
         }
         free(list[i]);
     }
@@ -105,10 +161,11 @@ static int ls_directory(const char *directory, int own, int *shown)
 static int ls_all(void)
 {
     char own[64], directory[sizeof LS_ROOT + 64];
-    int shown = 0, status;
+    struct ls ls = { 0, TOOL_OK };
+    int status;
 
     snprintf(own, sizeof own, LS_ROOT "/psbus-%lu", (unsigned long)geteuid());
-    status = ls_directory(own, 1, &shown);
+    status = ls_directory(own, 1, &ls);
     if (geteuid() == 0) {
         struct dirent **list;
         int count = scandir(LS_ROOT, &list, NULL, alphasort);
@@ -117,15 +174,17 @@ static int ls_all(void)
             int digits = strncmp(name, "psbus-", 6) == 0 ? (int)strspn(name + 6, "0123456789") : 0;
             snprintf(directory, sizeof directory, LS_ROOT "/%.32s", name);
             if (digits > 0 && digits <= 10 && name[6 + digits] == '\0' && strcmp(directory, own) != 0 &&
-                ls_directory(directory, 0, &shown) != TOOL_OK)
+                ls_directory(directory, 0, &ls) != TOOL_OK)
                 status = TOOL_ERROR;
             free(list[i]);
         }
         if (count >= 0)
             free(list);
     }
-    tool_anonymous(ls_bus, &shown);
-    if (shown == 0 && status == TOOL_OK)
+    tool_anonymous(ls_bus, &ls);
+    if (ls.status != TOOL_OK)
+        return ls.status;
+    if (ls.shown == 0 && status == TOOL_OK)
         tool_say(geteuid() == 0 ? "nobody has a bus" : "this user has no bus");
     return tool_output(status);
 }
@@ -137,9 +196,10 @@ static int ls_members(const char *url)
     char kind[TOOL_TEXT], state[TOOL_TEXT], memory[TOOL_TEXT], label[TOOL_TEXT];
     ps_member *members;
     ps_bus *bus;
-    int rc = tool_observe(url, &bus), count;
+    int rc, count;
 
-    if (rc < 0)
+    tool_guard(url, NULL);
+    if ((rc = tool_observe(url, &bus)) < 0)
         return tool_fail(rc, "%s", url);
     count = tool_members(bus, NULL, &members);
     if (count < 0) {

@@ -81,6 +81,11 @@ double tool_now(void);                          /* seconds, monotonic */
 char *tool_url(const char *url, const char *option, const char *value);
 /* ps_open() with observe=1: takes no slot, counts nowhere. */
 int tool_observe(const char *url, ps_bus **bus);
+/*
+ * Whoever may write a bus's file can cut it or punch a hole that a full file system does not fill again: then reading it is a
+ * SIGBUS. From now on that is one line about the URL, and exit status 1. leave, or NULL, runs before, inside the signal handler.
+ */
+void tool_guard(const char *url, void (*leave)(void));
 /* Who is there, at most PS_MEMBERS_MAX; *list is to be freed. The number, or an error of ps_members(). */
 int tool_members(ps_bus *bus, const char *topic, ps_member **list);
 /* A message that matches two filters comes twice; 1: it is the one of before. */

@@ -227,6 +227,18 @@ static void terminal_give(const struct top *top)
         tcsetattr(STDIN_FILENO, TCSANOW, &top->terminal);
 }
 
+/* In a signal handler: what terminal_give does, without stdio. */
+static const struct top *top_shown;
+
+static void terminal_rescue(void)
+{
+    static const char back[] = "\033[?1049l";
+
+    if (top_shown->screen && write(STDOUT_FILENO, back, sizeof back - 1) < 0) { /* no terminal any more */ }
+    if (top_shown->keys)
+        tcsetattr(STDIN_FILENO, TCSANOW, &top_shown->terminal);
+}
+
 /* Stopped by Ctrl-Z with the terminal as it was; from here it goes on when a shell continues it. */
 static void suspend(const struct top *top)
 {
@@ -353,6 +365,8 @@ static int top_main(int argc, char **argv)
         return TOOL_ERROR;
     }
     top.url = argv[optind];
+    top_shown = &top;
+    tool_guard(top.url, terminal_rescue);
     if ((rc = tool_observe(top.url, &top.bus)) < 0) {
         free(top.topics);
         return tool_fail(rc, "%s", top.url);

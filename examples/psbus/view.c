@@ -2,9 +2,11 @@
 /* view.c - what the commands that look at a bus share: opening without taking part, members, words for people. */
 #include "tool.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 /* ------------------------------------------------------------------ URLs */
 
@@ -65,6 +67,34 @@ int tool_observe(const char *url, ps_bus **bus)
     rc = ps_open(bus, text);
     free(text);
     return rc;
+}
+
+/* ------------------------------------------------------------------ memory that is not there */
+
+static char guard_words[512];
+static void (*guard_leave)(void);
+
+static void guard_on_signal(int number)
+{
+    (void)number;
+    if (guard_leave != NULL)
+        guard_leave();
+    if (write(STDERR_FILENO, guard_words, strlen(guard_words)) < 0) { /* then nobody hears it */ }
+    _exit(TOOL_ERROR);
+}
+
+void tool_guard(const char *url, void (*leave)(void))
+{
+    struct sigaction action;
+
+    fflush(stdout);                     /* what was said so far is not lost with us */
+    snprintf(guard_words, sizeof guard_words, "psbus %s: %.256s: %s: a part of its file is missing, and nothing can be put in its "
+             "place\n", tool_command->name, url, ps_strerror(PS_ECORRUPT));
+    guard_leave = leave;
+    memset(&action, 0, sizeof action);
+    sigemptyset(&action.sa_mask);
+    action.sa_handler = guard_on_signal;
+    sigaction(SIGBUS, &action, NULL);
 }
 
 /* ------------------------------------------------------------------ members, messages */

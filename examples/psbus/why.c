@@ -73,9 +73,10 @@ static int why_look(const char *url, const char *topic)
     char text[WHY_TEXT], label[TOOL_TEXT];
     ps_member *members = NULL;
     ps_bus *bus;
-    int rc = tool_observe(url, &bus), count, wanted;
+    int rc, count, wanted;
 
-    if (rc < 0)
+    tool_guard(url, NULL);
+    if ((rc = tool_observe(url, &bus)) < 0)
         return tool_fail(rc, "%s", url);
     /* This handle is none of those that it asks about. */
     count = tool_members(bus, topic, &members);
