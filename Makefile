@@ -204,8 +204,9 @@ clean: ## remove the build directory
 	@bad=; here=$$(pwd -P); there=$$(cd '$(BUILD)' 2>/dev/null && pwd -P || echo none); \
 	case '$(BUILD)' in ''|.|..|/|*/) there=/;; esac; \
 	case "$${here%/}/" in "$${there%/}"/*) bad=1;; esac; \
-	case "$$there/" in "$$here"/include/*|"$$here"/lib/*|"$$here"/examples/*|"$$here"/tests/*|"$$here"/pkgconfig/*|"$$here"/.*) bad=1;; \
-	esac; \
+	for part in include lib examples tests pkgconfig .git .ci; do \
+		case "$$there/" in "$$here/$$part"/*) bad=1;; esac; \
+	done; \
 	[ -z "$$bad" ] || { echo "clean: BUILD='$(BUILD)' is no directory of ours" >&2; exit 1; }
 	rm -rf '$(BUILD)'
 

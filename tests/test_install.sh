@@ -241,7 +241,8 @@ test_install_clean_removes_the_build_directory_alone() {
     mkdir "$scratch/checkout" "$scratch/checkout/build"
     cp -R Makefile include lib "$scratch/checkout/"
     ln -s . "$scratch/checkout/here"
-    for wrong in "$scratch/checkout" "$scratch" build/.. ./build/../../checkout here lib lib/ring "$scratch/checkout/include" ./; do
+    for wrong in "$scratch/checkout" "$scratch" build/.. ./build/../../checkout here lib lib/ring "$scratch/checkout/include" \
+        ./; do
         refuses 'is no directory of ours' $PS_MAKE --no-print-directory -C "$scratch/checkout" clean BUILD="$wrong"
         for kept in Makefile include/psbus.h lib/ring/ring.c build; do
             [ -e "$scratch/checkout/$kept" ] || fail "BUILD=$wrong: $kept is gone"

@@ -365,6 +365,85 @@ static void test_tool_doctor_never_removes_a_file_that_is_no_bus(void **state)
     assert_int_equal(unlink(path), 0);
 }
 
+/* What is advised is what works. */
+static void test_tool_doctor_advises_what_it_does(void **state)
+{
+    const char *url = support_url("shm", "doctor-advice", NULL);
+    char path[64] = "/dev/shm/psbus-tool.XXXXXX", named[192], upper[128];
+    struct tool t;
+    int fd = mkstemp(path);
+
+    (void)state;
+    assert_true(fd >= 0);
+    assert_int_equal(ftruncate(fd, 100000), 0);
+    close(fd);
+    snprintf(named, sizeof named, "shm://%s", path);
+    assert_status(&t, doctor(&t, named), 1);
+    assert_silent_about(tool_out(&t), "--repair");
+    assert_says(tool_out(&t), "to do: end its members, if there are any, and remove the file yourself");
+    tool_done(&t);
+    assert_int_equal(unlink(path), 0);
+
+    snprintf(named, sizeof named, "shm://%s", support_file(url));       /* the same file, by its path and in another spelling */
+    snprintf(upper, sizeof upper, "SHM%s", url + 3);
+    for (int i = 0; i < 2; i++) {
+        char expected[256];
+        ps_bus *bus;
+        assert_ok(ps_open(&bus, url));
+        char kept[256];
+        snprintf(kept, sizeof kept, "%s.kept", support_file(url));
+        assert_int_equal(rename(support_file(url), kept), 0);
+        assert_ok(ps_close(bus));
+        assert_int_equal(rename(kept, support_file(url)), 0);
+        patch(support_file(url), 0, "garbage!", 8);
+        snprintf(expected, sizeof expected, "then psbus doctor --repair %s removes the file", i == 0 ? named : upper);
+        assert_status(&t, doctor(&t, i == 0 ? named : upper), 1);
+        assert_says(tool_out(&t), expected);
+        tool_done(&t);
+        assert_status(&t, repair(&t, i == 0 ? named : upper), 0);
+        tool_done(&t);
+        assert_int_equal(access(support_file(url), F_OK), -1);
+    }
+
+    assert_status(&t, doctor(&t, "remote://x"), 1);
+    assert_says(tool_out(&t), "problem: not supported here");
+    assert_silent_about(tool_out(&t), "tmpfs");
+    tool_done(&t);
+}
+
+/* Root is asked for a mode, as everybody is who does not own the file. */
+static void test_tool_doctor_of_another_users_bus_names_the_mode(void **state)
+{
+    enum { OWNER = 12345 };
+    char directory[64] = "/dev/shm/psbus-tool.XXXXXX", program[128], path[128], url[160], expected[256];
+    char command[1024], mend[192];
+    struct tool t, sub;
+
+    (void)state;
+    if (geteuid() != 0)
+        skip();
+    assert_non_null(mkdtemp(directory));
+    snprintf(program, sizeof program, "%s/psbus", directory);
+    snprintf(path, sizeof path, "%s/bus", directory);
+    snprintf(url, sizeof url, "shm://%s", path);
+    snprintf(mend, sizeof mend, "%s?mode=0600", url);
+    snprintf(command, sizeof command, "cp %s %s && chmod 755 %s", tool_program(), program, program);
+    assert_int_equal(system(command), 0);
+    assert_true(chown(directory, OWNER, 0) == 0 && chmod(directory, 0755) == 0);
+    tool_exec(&sub, program, OWNER, -1, -1, TOOL_ARGS("sub", url, "t"));
+    assert_true(support_wait(tool_bus_there, url, DEADLINE_MS));
+    tool_kill(&sub);
+    assert_status(&t, doctor(&t, url), 1);
+    snprintf(expected, sizeof expected, "to do: psbus doctor --repair %s removes the bus", mend);
+    assert_says(tool_out(&t), expected);
+    tool_done(&t);
+    assert_status(&t, repair(&t, mend), 0);
+    tool_done(&t);
+    assert_int_equal(access(path, F_OK), -1);
+    assert_int_equal(unlink(program), 0);
+    assert_int_equal(rmdir(directory), 0);
+}
+
 static void test_tool_doctor_permission_and_owner(void **state)
 {
     const char *url = support_url("shm", "doctor-mode", NULL);
@@ -600,6 +679,8 @@ int main(void)
         cmocka_unit_test(test_tool_doctor_stopped_readers_will_have_lost),
         cmocka_unit_test(test_tool_doctor_other_version_and_damage),
         cmocka_unit_test(test_tool_doctor_never_removes_a_file_that_is_no_bus),
+        cmocka_unit_test(test_tool_doctor_advises_what_it_does),
+        cmocka_unit_test(test_tool_doctor_of_another_users_bus_names_the_mode),
         cmocka_unit_test(test_tool_doctor_permission_and_owner),
         cmocka_unit_test(test_tool_doctor_removing_is_for_who_may),
         cmocka_unit_test(test_tool_doctor_deleted_file_and_who_still_has_it),

@@ -24,12 +24,14 @@
 struct doctor {
     const char *url;
     char        path[DOCTOR_PATH];      /* "": the bus has no file with a name */
+    const char *name;                   /* its last part */
     unsigned    problems;
     int         dead, alive;            /* members */
     uint64_t    rings;                  /* messages that all publishers' rings hold together */
     uint64_t    depth;                  /* and each */
     int         opened;                 /* what ps_open() answered */
     int         gone, stale;            /* members whose file was deleted; sockets of nobody */
+    int         own;                    /* the file lies in the directory of this user's buses */
 };
 
 /* ------------------------------------------------------------------ findings */
@@ -72,27 +74,20 @@ static void repaired(const char *format, ...)
     va_end(arguments);
 }
 
-/* NULL if this user may remove the file, as far as that is to be seen; otherwise who may, in words. */
-static const char *removers(const struct doctor *doctor, char text[TOOL_TEXT])
+/* The URL for --repair: who is not the owner has to name the file's mode. */
+static const char *advised(const struct doctor *doctor, char text[DOCTOR_PATH])
 {
-    const char *slash = strrchr(doctor->path, '/');
-    char directory[DOCTOR_PATH];
-    struct stat file, in;
+    struct stat st;
+    char mode[8];
 
-    if (slash == NULL)
-        return NULL;
-    snprintf(directory, sizeof directory, "%.*s", slash == doctor->path ? 1 : (int)(slash - doctor->path), doctor->path);
-    if (lstat(doctor->path, &file) < 0 || stat(directory, &in) < 0)
-        return NULL;
-    int writable = access(directory, W_OK | X_OK) == 0, sticky = (in.st_mode & S_ISVTX) != 0;
-    if (writable && (!sticky || geteuid() == 0 || geteuid() == file.st_uid || geteuid() == in.st_uid))
-        return NULL;
-    /* Where others may write the file is its owner's, elsewhere it is the directory's owner who may. */
-    uid_t owner = writable ? file.st_uid : in.st_uid;
-    if (owner == 0 || owner == geteuid())
-        snprintf(text, TOOL_TEXT, "only root can remove it");
-    else
-        snprintf(text, TOOL_TEXT, "only user %lu or root can remove it", (unsigned long)owner);
+    snprintf(text, DOCTOR_PATH, "%s", doctor->url);
+    if (doctor->path[0] == '\0' || lstat(doctor->path, &st) < 0 || st.st_uid == geteuid())
+        return text;
+    snprintf(mode, sizeof mode, "%04o", (unsigned)(st.st_mode & 0777));
+    char *url = tool_url(doctor->url, "mode", mode);
+    if (url != NULL)
+        snprintf(text, DOCTOR_PATH, "%s", url);
+    free(url);
     return text;
 }
 
@@ -155,7 +150,11 @@ static void look_refused(struct doctor *doctor, int rc)
         advice("end its members and start them with one version of the library, or use another name");
         break;
     case PS_ECORRUPT:
-        advice("end its members, if there are any; with --repair a file in /dev/shm/psbus-UID/ that nobody holds is removed");
+        if (doctor->own)
+            advice("end its members, if there are any, then psbus doctor --repair %s removes the file", doctor->url);
+        else
+            advice("end its members, if there are any, and remove the file yourself: outside of /dev/shm/psbus-UID/ doctor does "
+                   "not, as it may be anybody's");
         break;
     case PS_EACCES:
         if (doctor->path[0] != '\0' && lstat(doctor->path, &st) == 0)
@@ -165,7 +164,10 @@ static void look_refused(struct doctor *doctor, int rc)
             advice("look at the owner and the mode of the file and its directory, or ask as its owner");
         break;
     case PS_ENOTSUP:
-        advice("a bus lies on tmpfs, ext4 or xfs, on Linux with /proc mounted");
+        if (doctor->path[0] != '\0')
+            advice("a bus lies on tmpfs, ext4 or xfs, on Linux with /proc mounted");
+        else
+            advice("name a bus that can be looked at: shm://NAME, shm:///PATH");
         break;
     default:
         advice("what the system says above");
@@ -253,7 +255,7 @@ static int look(struct doctor *doctor)
 {
     ps_bus_stats stats = PS_BUS_STATS_INIT;
     ps_member *members = NULL;
-    char text[TOOL_TEXT];
+    char text[TOOL_TEXT], url[DOCTOR_PATH];
     ps_bus *bus;
     int rc, count;
 
@@ -286,14 +288,18 @@ static int look(struct doctor *doctor)
                 look_member(doctor, &members[i]);
         if (count == 0)
             problem(doctor, "nobody is on this bus, and its file is still there");
-        const char *others = doctor->alive == 0 ? removers(doctor, text) : NULL;
+        int dir = tool_parent(doctor->path);
+        const char *others = doctor->alive == 0 ? tool_removers(dir, doctor->name, text) : NULL;
+        if (dir >= 0)
+            close(dir);
         if (others != NULL)
             advice("%s: psbus doctor --repair %s", others, doctor->url);
         else if (doctor->alive == 0)
             advice("psbus doctor --repair %s removes the bus, as nobody is there, and so does who opens and closes it next",
-                   doctor->url);
+                   advised(doctor, url));
         else if (doctor->dead > 0)
-            advice("psbus doctor --repair %s, or nothing: who opens the bus next takes the first such place over", doctor->url);
+            advice("psbus doctor --repair %s, or nothing: who opens the bus next takes the first such place over",
+                   advised(doctor, url));
         if (stats.members > 0 && (uint64_t)doctor->alive >= stats.members) {
             problem(doctor, "all %llu places are taken: the next ps_open() gets PS_EFULL", (unsigned long long)stats.members);
             advice("members=N is fixed by who creates the bus: end all its members and create it with more (at most %d)",
@@ -370,7 +376,8 @@ static int repair_remove(const struct doctor *doctor)
     const char *others;
     char text[TOOL_TEXT];
     struct stat st, named;
-    int fd = open(doctor->path, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK), status = TOOL_ERROR;
+    int status = TOOL_ERROR, dir = doctor->own ? tool_directory(doctor->path) : tool_parent(doctor->path);
+    int fd = dir < 0 ? -1 : openat(dir, doctor->name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
 
     if (fd < 0 || fstat(fd, &st) < 0)
         tool_say("%s: %s", doctor->path, strerror(errno));
@@ -378,19 +385,22 @@ static int repair_remove(const struct doctor *doctor)
         tool_say("%s is no file: not removed", doctor->path);
     else if (fcntl(fd, F_OFD_SETLK, &all) < 0)
         tool_say("%s: %s: not removed", doctor->path, errno == EAGAIN || errno == EACCES ? "somebody holds it" : strerror(errno));
-    else if ((others = removers(doctor, text)) != NULL)
+    else if ((others = tool_removers(dir, doctor->name, text)) != NULL)
         tool_say("%s: %s", doctor->path, others);
-    else if (lstat(doctor->path, &named) < 0 || named.st_ino != st.st_ino || named.st_dev != st.st_dev)
+    else if (fstatat(dir, doctor->name, &named, AT_SYMLINK_NOFOLLOW) < 0 || named.st_ino != st.st_ino ||
+             named.st_dev != st.st_dev)
         tool_say("%s changes under our hands: not removed", doctor->path);
     else {
         repair_sockets(doctor, 0);      /* while nobody can come; without the file nobody would know whose they were */
-        if (unlink(doctor->path) < 0)
+        if (unlinkat(dir, doctor->name, 0) < 0)
             tool_say("%s: %s", doctor->path, strerror(errno));
         else
             status = TOOL_OK;
     }
     if (fd >= 0)
         close(fd);
+    if (dir >= 0)
+        close(dir);
     if (status == TOOL_OK)
         repaired("the file %s, which nobody used, is gone", doctor->path);
     return status;
@@ -399,13 +409,11 @@ static int repair_remove(const struct doctor *doctor)
 /* Sets *tried if there was something that can be done from here. */
 static int repair(struct doctor *doctor, int *tried)
 {
-    int own = strncmp(doctor->url, "shm://", 6) == 0 && doctor->url[6] != '/';
-
     *tried = 1;
     if (doctor->opened == 0 && (doctor->dead > 0 || doctor->alive == 0))
         return repair_join(doctor);
     /* "No bus at all" may be anybody's file: only in the directory that is ours it is a bus's. */
-    if (doctor->path[0] != '\0' && (doctor->opened == PS_EVERSION || (doctor->opened == PS_ECORRUPT && own)))
+    if (doctor->path[0] != '\0' && (doctor->opened == PS_EVERSION || (doctor->opened == PS_ECORRUPT && doctor->own)))
         return repair_remove(doctor);
     if (doctor->stale > 0 && repair_sockets(doctor, doctor->opened == 0) >= doctor->stale) {
         doctor->problems--;
@@ -440,6 +448,11 @@ static int doctor_main(int argc, char **argv)
     doctor.url = argv[optind];
     if (!tool_file(doctor.url, doctor.path, sizeof doctor.path))
         doctor.path[0] = '\0';
+    const char *slash = strrchr(doctor.path, '/');
+    doctor.name = slash != NULL ? slash + 1 : "";
+    int own = tool_directory(doctor.path);
+    if ((doctor.own = own >= 0))
+        close(own);
 
     int status = look(&doctor);
     if (status == TOOL_OK && mend && doctor.problems > 0) {

@@ -7,9 +7,11 @@
 
 #include <ctype.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -45,7 +47,7 @@ int tool_file(const char *url, char *path, size_t size)
     size_t length = strcspn(url, "?"), at = 0;
     int n = 0;
 
-    if (strncmp(url, "shm://", 6) != 0 || length == 6)
+    if (strncasecmp(url, "shm://", 6) != 0 || length == 6)
         return 0;
     if (url[6] != '/')
         n = snprintf(path, size, "/dev/shm/psbus-%lu/", (unsigned long)geteuid());
@@ -62,6 +64,35 @@ int tool_file(const char *url, char *path, size_t size)
     }
     path[at] = '\0';
     return 1;
+}
+
+int tool_parent(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    char directory[512];
+
+    if (slash == NULL || (size_t)(slash - path) >= sizeof directory)
+        return -1;
+    snprintf(directory, sizeof directory, "%.*s", slash == path ? 1 : (int)(slash - path), path);
+    return open(directory, O_PATH | O_DIRECTORY | O_CLOEXEC);
+}
+
+const char *tool_removers(int dir, const char *name, char text[TOOL_TEXT])
+{
+    struct stat file, in;
+
+    if (dir < 0 || fstatat(dir, name, &file, AT_SYMLINK_NOFOLLOW) < 0 || fstat(dir, &in) < 0)
+        return NULL;
+    int writable = faccessat(dir, ".", W_OK | X_OK, 0) == 0, sticky = (in.st_mode & S_ISVTX) != 0;
+    if (writable && (!sticky || geteuid() == 0 || geteuid() == file.st_uid || geteuid() == in.st_uid))
+        return NULL;
+    /* Where others may write the file is its owner's, elsewhere it is the directory's owner who may. */
+    uid_t owner = writable ? file.st_uid : in.st_uid;
+    if (owner == 0 || owner == geteuid())
+        snprintf(text, TOOL_TEXT, "only root can remove it");
+    else
+        snprintf(text, TOOL_TEXT, "only user %lu or root can remove it", (unsigned long)owner);
+    return text;
 }
 
 /* ------------------------------------------------------------------ all processes */

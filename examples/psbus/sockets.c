@@ -60,8 +60,7 @@ static int sockets_answers(int dir, const char *name)
     return !refused;
 }
 
-/* The directory of path if that is the one of this user's buses, or -1. */
-static int sockets_directory(const char *path)
+int tool_directory(const char *path)
 {
     char own[64];
     struct stat st;
@@ -98,7 +97,7 @@ static size_t sockets_list(DIR *dir, const char *name, struct found *list)
 
 int tool_sockets(const char *path, int alive, int remove)
 {
-    int fd = sockets_directory(path), stale = 0;
+    int fd = tool_directory(path), stale = 0;
     struct found *list = fd < 0 ? NULL : malloc(SOCKETS_MOST * sizeof *list);
     DIR *dir = list == NULL ? NULL : fdopendir(fd);
     size_t count, answer = 0;

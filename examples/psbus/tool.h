@@ -111,6 +111,15 @@ const char *tool_state(char dst[TOOL_TEXT], const ps_member *member);
 char tool_process(int pid);
 /* The file of a shm:// URL; 0: it has none. */
 int tool_file(const char *url, char *path, size_t size);
+/*
+ * The directory of that file, to be closed; -1 if there is none. It is opened once, so that nobody puts another one in its place
+ * between a look and what follows.
+ */
+int tool_parent(const char *path);
+/* NULL if this user may remove the file of that name there, as far as that is to be seen; otherwise who may, in words. */
+const char *tool_removers(int dir, const char *name, char text[TOOL_TEXT]);
+/* The same, only if it is the one of this user's buses. */
+int tool_directory(const char *path);
 /* Calls visit for each process of this user that still has a deleted file of that name mapped. */
 void tool_deleted(const char *path, void (*visit)(void *arg, int pid), void *arg);
 /*

@@ -88,8 +88,8 @@ void tool_guard(const char *url, void (*leave)(void))
     struct sigaction action;
 
     fflush(stdout);                     /* what was said so far is not lost with us */
-    snprintf(guard_words, sizeof guard_words, "psbus %s: %.256s: %s: a part of its file is missing, and nothing can be put in its "
-             "place\n", tool_command->name, url, ps_strerror(PS_ECORRUPT));
+    snprintf(guard_words, sizeof guard_words, "psbus %s: %.256s: %s: a part of its file is missing, and nothing can be put in "
+             "its place\n", tool_command->name, url, ps_strerror(PS_ECORRUPT));
     guard_leave = leave;
     memset(&action, 0, sizeof action);
     sigemptyset(&action.sa_mask);
