@@ -613,6 +613,54 @@ static void test_fork_in_handler_child_begins_anew_and_closes_in_it(void **state
     }
 }
 
+/* ---------------------------------------------------------------- members */
+
+struct asker {
+    ps_bus *bus;
+    int result;
+};
+
+static int members_with_a_place(void *state, const ps_topic *topic, ps_member *members, size_t n)
+{
+    (void)state;
+    (void)topic;
+    (void)members;
+    (void)n;
+    pthread_testcancel();
+    return 3;
+}
+
+static void *ask_cancelled(void *arg)
+{
+    struct asker *asker = arg;
+    pthread_cancel(pthread_self());
+    asker->result = ps_members(asker->bus, NULL, NULL, 0);
+    pthread_testcancel();
+    return NULL;
+}
+
+/* A thread that ended inside would leave a handle that ps_close waits for. */
+static void test_members_is_no_place_to_be_cancelled(void **state)
+{
+    static ps_transport table;
+    struct asker asker = { NULL, 0 };
+    pthread_t thread;
+    void *end;
+
+    (void)state;
+    table = fake_table;
+    table.scheme = "fakemembers";
+    table.can |= PS_CAN_MEMBERS;
+    table.members = members_with_a_place;
+    assert_ok(ps_transport_register(&table));
+    assert_ok(ps_open(&asker.bus, "fakemembers://x"));
+    assert_int_equal(pthread_create(&thread, NULL, ask_cancelled, &asker), 0);
+    assert_int_equal(pthread_join(thread, &end), 0);
+    assert_ptr_equal(end, PTHREAD_CANCELED);
+    assert_int_equal(asker.result, 3);
+    assert_ok(ps_close(asker.bus));
+}
+
 #define FAKE_TEST(name) cmocka_unit_test_setup(name, fake_setup)
 
 int main(void)
@@ -635,6 +683,7 @@ int main(void)
         FAKE_TEST(test_fork_child_closes_or_goes_on_parent_notices_nothing),
         FAKE_TEST(test_fork_in_handler_that_closed_child_begins_anew),
         FAKE_TEST(test_fork_in_handler_child_begins_anew_and_closes_in_it),
+        FAKE_TEST(test_members_is_no_place_to_be_cancelled),
     };
     return cmocka_run_group_tests_name("transport calls", tests, NULL, NULL);
 }
