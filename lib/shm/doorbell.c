@@ -129,24 +129,30 @@ static int doorbell_bind(struct ps__shm *shm, int fd, int which)
     if (len < 0) return len;
     if (!doorbell_named(shm, which)) return bind(fd, (struct sockaddr *)&address, (socklen_t)len) ? -errno : 0;
     ps__bell_unlink(shm, shm->port.slot);               /* what a dead owner of the slot left */
+    struct stat st;
+    /* The bus's own mode, from the start: whoever may publish may ring. */
+    mode_t mode = ps__kept_valid(&shm->lock) && fstat(ps__kept_fd(&shm->lock), &st) == 0 ? st.st_mode & 0777 : 0600;
+    (void)fchmod(fd, mode);
     if (bind(fd, (struct sockaddr *)&address, (socklen_t)len)) return -errno;
     char path[PS__SHM_PATH + 32];
-    struct stat st;
-    /* The bus's own mode, before the slot shows that somebody sleeps: whoever may publish may ring. */
-    mode_t mode = ps__kept_valid(&shm->lock) && fstat(ps__kept_fd(&shm->lock), &st) == 0 ? st.st_mode & 0777 : 0600;
     doorbell_path(shm, shm->port.slot, path, sizeof path);
-    /* Somebody may remove the name at any time: then the next sleep finds it gone and binds again. */
-    return chmod(path, mode) && errno != ENOENT ? -errno : 0;
+    /*
+     * Where umask took bits away; before the slot shows that somebody sleeps. Somebody may remove or replace the name at any
+     * time: then the next sleep finds it gone and binds again. Where there is no /proc it stays as umask made it, and whoever
+     * may publish and not ring leaves it to the looks that the sleeper takes without a ring.
+     */
+    (void)ps__shm_chmod(path, S_IFSOCK, mode);
+    return 0;
 }
 
-/* A named bell whose name somebody removed rings no more: a new one under the old descriptor's number. */
+/* A named bell whose name somebody removed or gave to something else rings no more: a new one under the old descriptor's number. */
 static int doorbell_rebind(struct ps__shm *shm, int which)
 {
     struct stat st;
     char path[PS__SHM_PATH + 32];
     if (!doorbell_named(shm, which)) return 0;
     doorbell_path(shm, shm->port.slot, path, sizeof path);
-    if (lstat(path, &st) == 0) return 0;
+    if (lstat(path, &st) == 0 && S_ISSOCK(st.st_mode)) return 0;
     int fresh = doorbell_passing(shm);
     if (fresh < 0) return fresh;
     int err = doorbell_bind(shm, fresh, which);

@@ -9,8 +9,10 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/vfs.h>
 #include <time.h>
+#include <unistd.h>
 
 #define LAYOUT_STAGGER 1024u            /* cursors and armed words of all members must not share a cache set */
 #define LAYOUT_CHUNK   ((uint64_t)16 << 20)
@@ -151,6 +153,31 @@ int ps__shm_resize(int fd, uint64_t size)
     int error = ftruncate(fd, (off_t)size) ? errno : 0;
     layout_guard_end(&guard, error);
     return error ? ps__fail_sys(error, "a bus's file of %llu bytes", (unsigned long long)size) : 0;
+}
+
+/* ------------------------------------------------------------------ modes */
+
+/*
+ * Never chmod(2) of the path: who may write the directory may have put a link to a file of this user's in its place. A
+ * descriptor holds what was looked at, and /proc is the one way from it that all kernels have.
+ */
+int ps__shm_chmod(const char *path, mode_t type, mode_t mode)
+{
+    char proc[64];
+    struct stat st;
+    ps__fork_hold();
+    int fd = ps__fd_passing(open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC));
+    ps__fork_release();
+    if (fd < 0) return -errno;
+    int err = 0;
+    if (fstat(fd, &st)) err = -errno;
+    else if ((st.st_mode & S_IFMT) != type || st.st_uid != geteuid() || (type == S_IFSOCK && st.st_nlink != 1)) err = -EACCES;
+    else if ((st.st_mode & 07777) != mode) {
+        snprintf(proc, sizeof proc, "/proc/self/fd/%d", fd);
+        err = chmod(proc, mode) ? -errno : 0;
+    }
+    ps__fd_passed(fd);
+    return err;
 }
 
 #undef LAYOUT_STAGGER

@@ -103,6 +103,8 @@ PS_PRIVATE int ps__shm_reserve(int fd, uint64_t offset, uint64_t size, const cha
 /* The same of what others may be reserving too, or have already: nothing goes back. */
 PS_PRIVATE int ps__shm_reserve_shared(int fd, uint64_t offset, uint64_t size, const char *what);
 PS_PRIVATE int ps__shm_resize(int fd, uint64_t size);
+/* Gives a name that was just made its mode, if it is still of that type (S_IFMT) and this user's. 0 or -errno. */
+PS_PRIVATE int ps__shm_chmod(const char *path, mode_t type, mode_t mode);
 
 /* ------------------------------------------------------------------ segment.c: the file */
 
