@@ -145,7 +145,7 @@ static int doorbell_bind(struct ps__shm *shm, int fd, int which)
     return 0;
 }
 
-/* A named bell whose name somebody removed or gave to something else rings no more: a new one under the old descriptor's number. */
+/* A named bell whose name somebody removed or replaced rings no more: a new one under the old descriptor's number. */
 static int doorbell_rebind(struct ps__shm *shm, int which)
 {
     struct stat st;
