@@ -513,6 +513,52 @@ static void test_p7_closefrom_in_a_member_leaves_it_alive_and_touches_no_new_des
     assert_int_equal(scratch_count(scratch_path, NULL), 0);
 }
 
+/* Two handles of one bus in this process, the second opened under the numbers that the first one's descriptors had. */
+static int closefrom_then_open_child(void *arg)
+{
+    struct stage *s = arg;
+    ps_bus *a, *b;
+    int rc = 0;
+    CHILD_CHECK(s, ps_open(&a, s->url) == 0);
+    CHILD_CHECK(s, ps_publish(a, "t", "x", 1) >= 0);
+    for (int fd = 3; fd < 1024; fd++)
+        close(fd);
+    CHILD_CHECK(s, ps_open(&b, s->url) == 0);
+    CHILD_CHECK(s, ps_subscribe(b, "t", inbox_take, &s->inbox[0], NULL, NULL) == 0);
+    /* The second one reads nothing, so the first is refused, which never counts a living reader as dead. */
+    for (int i = 0; i < 20 && rc >= 0; i++)
+        rc = ps_publish(a, "t", "x", 1);
+    s->rc[0] = rc;
+    CHILD_CHECK(s, rc == PS_EAGAIN);
+    s->rc[1] = living_members(a);
+    CHILD_CHECK(s, s->rc[1] == 3);
+    CHILD_CHECK(s, ps_close(a) == 0);
+    s->ready = 1;                               /* and the end of the first leaves the second a member */
+    CHILD_CHECK(s, wait_word(&s->go, 1));
+    s->rc[2] = ps_dispatch(b, 0, 1);
+    CHILD_CHECK(s, s->rc[2] > 0);
+    s->rc[2] = ps_dispatch(b, 0, 1);
+    CHILD_CHECK(s, s->rc[2] == 0);
+    return ps_close(b) == 0 ? 0 : 2;
+}
+
+static void test_p7_handle_opened_under_the_numbers_of_another_ones_descriptors_is_not_taken_for_it(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(scratch_url("bus", "depth=4&bytes=4k&evict=-1"));
+    ps_bus *bus;
+    assert_ok(ps_open(&bus, s->url));
+    pid_t child = start_child(closefrom_then_open_child, s);
+    if (!wait_word(&s->ready, 1))
+        fail_msg("child's line %d: publish %d, members %d", (int)s->line, (int)s->rc[0], (int)s->rc[1]);
+    assert_int_equal(living_members(bus), 2);
+    s->go = 1;
+    assert_child(s, child);
+    assert_int_equal(living_members(bus), 1);
+    assert_ok(ps_close(bus));
+    assert_int_equal(scratch_count(scratch_path, NULL), 0);
+}
+
 #define SHM_TEST(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 
 int main(void)
@@ -529,6 +575,7 @@ int main(void)
         SHM_TEST(test_shm_file_size_limit_is_an_error_and_no_signal),
         SHM_TEST(test_shm_hundred_open_and_close_leak_no_descriptor_and_no_mapping),
         SHM_TEST(test_p7_closefrom_in_a_member_leaves_it_alive_and_touches_no_new_descriptor),
+        SHM_TEST(test_p7_handle_opened_under_the_numbers_of_another_ones_descriptors_is_not_taken_for_it),
     };
     return cmocka_run_group_tests_name("shm_limits", tests, NULL, NULL);
 }

@@ -117,17 +117,20 @@ PS_PRIVATE void ps__timer_set(int fd, int ms);          /* runs out once, in ms;
 /*
  * A descriptor that is kept. The program may close it behind our back (closefrom) and open something else under its number, so
  * it is looked at before each use. By its inode: a set and a timer, which have none of their own, cannot be kept like this
- * (ps__pollset_has).
+ * (ps__pollset_has). That does not tell two descriptions of one file apart, and each handle of a bus has one, with its lock. But
+ * a description has a position of its own: where nobody reads or writes by it, a number that none had before is kept in it.
  */
 struct ps__kept {
     _Atomic int fd;                     /* -1: none; set last: ps__kept_fd */
     dev_t dev;
     ino_t ino;
+    off_t mark;                         /* its position; 0: anything */
 };
 /* Its number, or -1. */
 static inline int ps__kept_fd(const struct ps__kept *kept) { return ps__load_acq(&kept->fd); }
 static inline void ps__kept_none(struct ps__kept *kept) { ps__store_rlx(&kept->fd, -1); }
 PS_PRIVATE int ps__kept_set(struct ps__kept *kept, int fd);     /* takes fd; 0 or -errno, then fd is closed */
+PS_PRIVATE int ps__kept_set_marked(struct ps__kept *kept, int fd);      /* one just opened, whose position is nobody else's */
 PS_PRIVATE int ps__kept_valid(const struct ps__kept *kept);     /* async-signal-safe */
 PS_PRIVATE void ps__kept_close(struct ps__kept *kept);          /* only if it is still ours; async-signal-safe */
 

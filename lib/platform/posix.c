@@ -388,7 +388,7 @@ PS_COLD void ps__fd_passed(int fd)
 
 /* ------------------------------------------------------------------ memory */
 
-PS_COLD int ps__kept_set(struct ps__kept *kept, int fd)
+PS_COLD static int posix_keep(struct ps__kept *kept, int fd, off_t mark)
 {
     struct stat st;
     if (fstat(fd, &st)) {
@@ -398,15 +398,29 @@ PS_COLD int ps__kept_set(struct ps__kept *kept, int fd)
     }
     kept->dev = st.st_dev;
     kept->ino = st.st_ino;
+    kept->mark = mark;
     ps__store_rel(&kept->fd, fd);
     return 0;
+}
+
+PS_COLD int ps__kept_set(struct ps__kept *kept, int fd)
+{
+    return posix_keep(kept, fd, 0);
+}
+
+PS_COLD int ps__kept_set_marked(struct ps__kept *kept, int fd)
+{
+    static ps__a64 marks;
+    off_t mark = (off_t)ps__add_rlx(&marks, 1) + 1;     /* relaxed: only that no two are equal matters */
+    return posix_keep(kept, fd, lseek(fd, mark, SEEK_SET) == mark ? mark : 0);
 }
 
 int ps__kept_valid(const struct ps__kept *kept)
 {
     struct stat st;
     int saved = errno, fd = ps__kept_fd(kept);
-    int valid = fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == kept->dev && st.st_ino == kept->ino;
+    int valid = fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == kept->dev && st.st_ino == kept->ino &&
+                (!kept->mark || lseek(fd, 0, SEEK_CUR) == kept->mark);
     errno = saved;
     return valid;
 }

@@ -112,7 +112,7 @@ static int segment_description(struct ps__kept *kept, int fd, int flags)
     char proc[SEGMENT_PROC];
     ps__fork_hold();                    /* a child finds it kept, and closes it */
     int other = ps__fd_private(open(segment_proc(proc, fd), flags | O_CLOEXEC)), error = errno;
-    int err = other < 0 ? 0 : ps__kept_set(kept, other);
+    int err = other < 0 ? 0 : ps__kept_set_marked(kept, other);
     ps__fork_release();
     if (other < 0) return segment_no_proc(proc, error);
     return err ? ps__fail_sys(-err, "fstat") : 0;
