@@ -33,6 +33,22 @@ int calls_bind(int fd, const struct sockaddr *address, socklen_t size)
     return rc;
 }
 
+static int naps;
+static void (*nap_before)(void);                /* called once, before a nap */
+
+int nanosleep(const struct timespec *time, struct timespec *left)
+{
+    naps++;
+    if (nap_before) {
+        void (*before)(void) = nap_before;
+        nap_before = NULL;
+        before();
+    }
+    int error = clock_nanosleep(CLOCK_MONOTONIC, 0, time, left);
+    errno = error ? error : errno;
+    return error ? -1 : 0;
+}
+
 static unsigned mode_of(const char *path)
 {
     struct stat st;
@@ -73,12 +89,88 @@ static void test_p9_link_in_the_place_of_a_doorbell_is_not_followed(void **state
     assert_ok(ps_close(bus));
 }
 
+/* ---------------------------------------------------------------- slots in passage */
+
+static int repairer = -1;
+
+static int slot_lock(int fd, unsigned slot, short type)
+{
+    struct flock lock = { .l_type = type, .l_whence = SEEK_SET, .l_start = PS__SHM_LOCKS + slot, .l_len = 1 };
+    return fcntl(fd, F_OFD_SETLK, &lock);
+}
+
+static void repair_ends(void)
+{
+    close(repairer);
+    repairer = -1;
+}
+
+/* Somebody repairs a dead member's lane: the place is taken, and free a moment later. */
+static void passing_slot_is_waited_for(unsigned members)
+{
+    char options[32];
+    ps_bus *bus[4], *late = NULL;
+    snprintf(options, sizeof options, "members=%u", members);
+    const char *url = scratch_url("bus", options);
+    for (unsigned i = 0; i < members; i++)
+        assert_ok(ps_open(&bus[i], url));
+    /* Nothing passes on a bus whose members all live: the answer comes at once. */
+    naps = 0;
+    assert_int_equal(ps_open(&late, url), PS_EFULL);
+    assert_int_equal(naps, 0);
+    /* As the last one would be after a kill, but for the file, which stays. */
+    unsigned dead = members - 1;
+    assert_int_equal(link(scratch_file("bus"), scratch_file("kept")), 0);
+    assert_ok(ps_close(bus[dead]));
+    if (dead == 0)
+        assert_int_equal(link(scratch_file("kept"), scratch_file("bus")), 0);
+    assert_int_equal(unlink(scratch_file("kept")), 0);
+    repairer = open(scratch_file("bus"), O_RDWR | O_CLOEXEC);
+    assert_int_equal(slot_lock(repairer, dead, F_WRLCK), 0);
+    nap_before = repair_ends;
+    int rc = ps_open(&late, url);
+    nap_before = NULL;
+    if (rc != 0)
+        fail_msg("members=%u: %d (%s)", members, rc, ps_errmsg());
+    assert_int_equal(repairer, -1);
+    assert_ok(ps_close(late));
+    for (unsigned i = 0; i < dead; i++)
+        assert_ok(ps_close(bus[i]));
+    assert_int_equal(scratch_count(scratch_path, NULL), 0);
+}
+
+static void test_p8_slot_that_is_being_repaired_is_waited_for(void **state)
+{
+    (void)state;
+    passing_slot_is_waited_for(3);
+    passing_slot_is_waited_for(1);
+}
+
+/* It is not waited for longer than for anything else. */
+static void test_p8_slot_whose_repairer_was_stopped_is_efull(void **state)
+{
+    (void)state;
+    ps_bus *bus, *late = (ps_bus *)state;
+    assert_ok(ps_open(&bus, scratch_url("bus", "members=2")));
+    int fd = open(scratch_file("bus"), O_RDWR | O_CLOEXEC);
+    assert_int_equal(slot_lock(fd, 1, F_WRLCK), 0);
+    assert_int_equal(ps_open(&late, scratch_url("bus", "")), PS_EFULL);
+    assert_null(late);
+    assert_non_null(strstr(ps_errmsg(), "2 members"));
+    close(fd);
+    assert_ok(ps_open(&late, scratch_url("bus", "")));
+    assert_ok(ps_close(late));
+    assert_ok(ps_close(bus));
+}
+
 #define CALLS_TEST(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         CALLS_TEST(test_p9_link_in_the_place_of_a_doorbell_is_not_followed),
+        CALLS_TEST(test_p8_slot_that_is_being_repaired_is_waited_for),
+        CALLS_TEST(test_p8_slot_whose_repairer_was_stopped_is_efull),
     };
     return cmocka_run_group_tests_name("shm_calls", tests, NULL, NULL);
 }

@@ -74,7 +74,18 @@ static int member_taken_down(struct ps__shm *shm)
     struct flock lock = { .l_type = F_WRLCK };
     if (member_lock(shm, F_OFD_GETLK, 0, shm->header.members, &lock) || lock.l_type == F_UNLCK)
         return 1;                       /* or done with it just now */
-    return lock.l_len > 1 || shm->header.members == 1;
+    return lock.l_len > 1;
+}
+
+/*
+ * A locked slot that belongs to nobody who lives is in passage: being repaired, or taken by somebody who has yet to clean it up,
+ * or the last member of a bus of one is leaving.
+ */
+int ps__slot_passing(struct ps__shm *shm)
+{
+    for (unsigned slot = 0; slot < shm->header.members; slot++)
+        if (!ps__slot_alive(shm, slot)) return 1;
+    return 0;
 }
 
 int ps__slot_take(struct ps__shm *shm)

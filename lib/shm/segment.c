@@ -421,6 +421,7 @@ int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
             ps__fd_passed(fd);
             break;
         }
+        if (err == PS_EFULL && ps__now_ns() <= deadline && ps__slot_passing(shm)) err = PS_EAGAIN;
         if (err != PS_EAGAIN) segment_leave(shm, shm->port.members);    /* who was last may have found us there, and left */
         segment_drop(shm, fd);
         if (err != PS_EAGAIN) return err;

@@ -121,6 +121,7 @@ PS_PRIVATE int ps__shm_data_fd(struct ps__shm *shm);
 
 /* The lowest slot whose byte is free: its number, or an error. PS_EAGAIN: the bus is being taken down just now. */
 PS_PRIVATE int ps__slot_take(struct ps__shm *shm);
+PS_PRIVATE int ps__slot_passing(struct ps__shm *shm);                  /* 1: of a full bus, some slot may soon be free */
 PS_PRIVATE int ps__slot_alive(struct ps__shm *shm, unsigned slot);
 PS_PRIVATE void ps__slot_drop(struct ps__shm *shm, unsigned slot);
 PS_PRIVATE int ps__slot_last(struct ps__shm *shm);                      /* 1: nobody else, and nobody can come */
