@@ -7,6 +7,7 @@
 #include "forge.h"
 
 #include <dlfcn.h>
+#include <poll.h>
 #include <sys/socket.h>
 
 /* What the next calls meet; 0 and NULL: nothing. */
@@ -31,6 +32,23 @@ int calls_bind(int fd, const struct sockaddr *address, socklen_t size)
         behind(address->sa_data);
     }
     return rc;
+}
+
+static int send_error;                          /* of the next one only */
+
+ssize_t calls_sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to, socklen_t length)
+    __asm__("sendto");
+ssize_t calls_sendto(int fd, const void *data, size_t size, int flags, const struct sockaddr *to, socklen_t length)
+{
+    static ssize_t (*real)(int, const void *, size_t, int, const struct sockaddr *, socklen_t);
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "sendto");
+    if (send_error) {
+        errno = send_error;
+        send_error = 0;
+        return -1;
+    }
+    return real(fd, data, size, flags, to, length);
 }
 
 static int naps;
@@ -87,6 +105,42 @@ static void test_p9_link_in_the_place_of_a_doorbell_is_not_followed(void **state
     assert_int_equal(sockets, 1);
     assert_int_equal(mode_of(scratch_file("private")), 0600);
     assert_ok(ps_close(bus));
+}
+
+/* A ring that failed for want of memory was none: the next message rings again, and who polls is told. */
+static void test_p3_ring_that_failed_is_tried_again_with_the_next_message(void **state)
+{
+    (void)state;
+    static const int error[] = { ENOBUFS, ENOMEM, EACCES };
+    struct inbox *in = support_shared(sizeof *in);
+    ps_bus *sleeper, *ringer;
+    assert_ok(ps_open(&sleeper, scratch_url("bus", "")));
+    assert_ok(ps_open(&ringer, scratch_url("bus", "")));
+    assert_ok(ps_subscribe(sleeper, "t", inbox_take, in, NULL, NULL));
+    struct pollfd p = { ps_fd(sleeper), POLLIN, 0 };
+    assert_ok(p.fd);
+    for (uint64_t i = 0; i < sizeof error / sizeof *error; i++) {
+        while (ps_dispatch(sleeper, 0, 0) > 0)
+            ;
+        assert_int_equal(poll(&p, 1, 0), 0);
+        send_error = error[i];
+        assert_int_equal(say(ringer, "t", 1, 2 * i, 40), 1);
+        assert_int_equal(send_error, 0);
+        assert_int_equal(poll(&p, 1, 0), 0);
+        assert_int_equal(say(ringer, "t", 1, 2 * i + 1, 40), 1);
+        if (poll(&p, 1, DEADLINE_MS) != 1)
+            fail_msg("%s: never rung again", strerror(error[i]));
+        assert_int_equal(ps_dispatch(sleeper, 0, 0), 2);
+    }
+    /* Nobody there: once a sleep is enough, or each message would call the system in vain. */
+    send_error = ENOENT;
+    assert_int_equal(say(ringer, "t", 1, 6, 40), 1);
+    send_error = ENOBUFS;
+    assert_int_equal(say(ringer, "t", 1, 7, 40), 1);
+    assert_int_equal(send_error, ENOBUFS);
+    send_error = 0;
+    assert_ok(ps_close(ringer));
+    assert_ok(ps_close(sleeper));
 }
 
 /* ---------------------------------------------------------------- slots in passage */
@@ -169,6 +223,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         CALLS_TEST(test_p9_link_in_the_place_of_a_doorbell_is_not_followed),
+        CALLS_TEST(test_p3_ring_that_failed_is_tried_again_with_the_next_message),
         CALLS_TEST(test_p8_slot_that_is_being_repaired_is_waited_for),
         CALLS_TEST(test_p8_slot_whose_repairer_was_stopped_is_efull),
     };

@@ -204,6 +204,19 @@ int ps__bell_drain(struct ps__port *port, int which)
     return rung;
 }
 
+/* 1: it rang, or need not any more. 0: it has to be tried again. */
+static int doorbell_send(int fd, const struct sockaddr_un *address, int len)
+{
+    if (sendto(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)address, (socklen_t)len) >= 0) return 1;
+    if (errno == ECONNREFUSED || errno == ENOENT) return 1;     /* its owner is gone, or will bind again and look */
+    if (errno != EAGAIN) return 0;                      /* no memory for it just now, say */
+    /* The sleeper's queue is full: rung already. Or our own buffer is: then it was not. */
+    int queued = 0, room = 0;
+    socklen_t room_size = sizeof room;
+    if (ioctl(fd, SIOCOUTQ, &queued) || getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, &room_size)) return 1;
+    return queued < room / 2;
+}
+
 int ps__bell_ring(struct ps__port *port, unsigned slot, int which)
 {
     struct ps__shm *shm = ps__shm_of(port);
@@ -211,22 +224,13 @@ int ps__bell_ring(struct ps__port *port, unsigned slot, int which)
     struct ps__kept *own = &shm->bell[PS__BELL_MESSAGE];
     int len = doorbell_address(shm, slot, which, &address);
     if (len < 0) return 0;
-    if (!ps__kept_valid(own)) {         /* the program closed it, or it is being replaced: with one for the occasion */
-        int fd = doorbell_passing(shm);
-        if (fd < 0) return 0;
-        ssize_t sent = sendto(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, (socklen_t)len);
-        int rung = sent >= 0 || errno != EAGAIN;
-        ps__fd_passed(fd);
-        return rung;
-    }
-    const int fd = ps__kept_fd(own);
-    if (sendto(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (struct sockaddr *)&address, (socklen_t)len) >= 0) return 1;
-    if (errno != EAGAIN) return 1;                      /* its owner is gone, or will bind again and look */
-    /* The sleeper's queue is full: rung already. Or our own buffer is: then it was not. */
-    int queued = 0, room = 0;
-    socklen_t room_size = sizeof room;
-    if (ioctl(fd, SIOCOUTQ, &queued) || getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &room, &room_size)) return 1;
-    return queued < room / 2;
+    if (ps__kept_valid(own)) return doorbell_send(ps__kept_fd(own), &address, len);
+    /* The program closed it, or it is being replaced: with one for the occasion. */
+    int fd = doorbell_passing(shm);
+    if (fd < 0) return 0;
+    int rung = doorbell_send(fd, &address, len);
+    ps__fd_passed(fd);
+    return rung;
 }
 
 void ps__bell_close(struct ps__shm *shm)
