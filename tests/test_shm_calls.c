@@ -107,6 +107,15 @@ static void test_p9_link_in_the_place_of_a_doorbell_is_not_followed(void **state
     assert_ok(ps_close(bus));
 }
 
+static int one_message_child(void *arg)
+{
+    struct stage *s = arg;
+    ps_bus *bus;
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
+    CHILD_CHECK(s, say(bus, "t", 1, 0, 40) == 1);
+    return ps_close(bus) != 0;
+}
+
 /* A ring that failed for want of memory was none: the next message rings again, and who polls is told. */
 static void test_p3_ring_that_failed_is_tried_again_with_the_next_message(void **state)
 {
@@ -141,6 +150,33 @@ static void test_p3_ring_that_failed_is_tried_again_with_the_next_message(void *
     send_error = 0;
     assert_ok(ps_close(ringer));
     assert_ok(ps_close(sleeper));
+}
+
+/* On a full file system, or after the program gave up its rights, there is no name for a bell: who sleeps looks now and then. */
+static void test_p3_sleeper_that_cannot_name_its_doorbell_hears_all_the_same(void **state)
+{
+    (void)state;
+    static const int error[] = { ENOSPC, EDQUOT, EACCES, ENOENT, EADDRINUSE };
+    for (size_t i = 0; i < sizeof error / sizeof *error; i++) {
+        struct stage *s = stage_new(scratch_url("bus", ""));
+        ps_bus *bus;
+        assert_ok(ps_open(&bus, s->url));
+        assert_ok(ps_subscribe(bus, "t", inbox_take, &s->inbox[0], NULL, NULL));
+        bind_error = error[i];
+        int rc = ps_dispatch(bus, 0, 1);
+        pid_t child = start_child(one_message_child, s);
+        int heard = hear(bus, &s->inbox[0], 1), fd = ps_fd(bus);
+        bind_error = 0;
+        if (rc != 0 || heard != 0 || fd < 0)
+            fail_msg("%s: slept %d, heard %d, fd %d (%s)", strerror(error[i]), rc, heard, fd, ps_errmsg());
+        assert_child(s, child);
+        /* And has a bell when there can be one. */
+        int sockets;
+        assert_int_equal(ps_dispatch(bus, 0, 1), 0);
+        scratch_count(scratch_path, &sockets);
+        assert_int_equal(sockets, 1);
+        assert_ok(ps_close(bus));
+    }
 }
 
 /* ---------------------------------------------------------------- slots in passage */
@@ -224,6 +260,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         CALLS_TEST(test_p9_link_in_the_place_of_a_doorbell_is_not_followed),
         CALLS_TEST(test_p3_ring_that_failed_is_tried_again_with_the_next_message),
+        CALLS_TEST(test_p3_sleeper_that_cannot_name_its_doorbell_hears_all_the_same),
         CALLS_TEST(test_p8_slot_that_is_being_repaired_is_waited_for),
         CALLS_TEST(test_p8_slot_whose_repairer_was_stopped_is_efull),
     };

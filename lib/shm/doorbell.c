@@ -169,6 +169,15 @@ static int doorbell_rebind(struct ps__shm *shm, int which)
     return err;
 }
 
+/*
+ * What must not keep anybody from sleeping, for what is in memory can still be read: a stranger who sits on an abstract name, which
+ * is free to all, a directory that somebody removed, one that is full, or one that is no longer ours to write.
+ */
+static int doorbell_deaf(int err)
+{
+    return err == -EADDRINUSE || err == -ENOENT || err == -ENOSPC || err == -EDQUOT || err == -EACCES;
+}
+
 /* Under shm->bells: who binds removes the name that another thread has just bound. A descriptor, or -errno. */
 static int doorbell_ready(struct ps__shm *shm, int which)
 {
@@ -176,9 +185,7 @@ static int doorbell_ready(struct ps__shm *shm, int which)
     if (err) return err;
     if (!ps__kept_valid(&shm->bell[which])) return -EBADF;      /* closed behind our back */
     err = shm->bound[which] ? doorbell_rebind(shm, which) : doorbell_bind(shm, ps__kept_fd(&shm->bell[which]), which);
-    /* Abstract names are free to all: a stranger who sits on ours must not keep us from sleeping. Nor must who removed the
-     * directory: what is in memory can still be read. Tried again next time. */
-    const uint32_t deaf = err == -EADDRINUSE || err == -ENOENT;
+    const uint32_t deaf = (uint32_t)doorbell_deaf(err);         /* tried again next time */
     if (which == PS__BELL_MESSAGE) ps__store_rlx(&shm->port.sleep.deaf, deaf);
     if (err && !deaf) return err;
     if (!err) shm->bound[which] = 1;
