@@ -51,6 +51,20 @@ ssize_t calls_sendto(int fd, const void *data, size_t size, int flags, const str
     return real(fd, data, size, flags, to, length);
 }
 
+static int reserve_error;
+
+int fallocate(int fd, int mode, off_t offset, off_t size)
+{
+    static int (*real)(int, int, off_t, off_t);
+    if (!real)
+        *(void **)&real = dlsym(RTLD_NEXT, "fallocate64");
+    if (reserve_error && mode == 0) {
+        errno = reserve_error;
+        return -1;
+    }
+    return real(fd, mode, offset, size);
+}
+
 static int naps;
 static void (*nap_before)(void);                /* called once, before a nap */
 
@@ -253,6 +267,49 @@ static void test_p8_slot_whose_repairer_was_stopped_is_efull(void **state)
     assert_ok(ps_close(bus));
 }
 
+/* ---------------------------------------------------------------- space */
+
+/* Publishes from loaned memory, and dies. */
+static int lending_child(void *arg)
+{
+    struct stage *s = arg;
+    ps_bus *bus;
+    void *loan;
+    CHILD_CHECK(s, ps_open(&bus, s->url) == 0);
+    for (uint64_t i = 0; i < 3; i++) {
+        CHILD_CHECK(s, ps_loan(bus, "t", 5000, &loan) == 0);
+        support_compose(loan, 5000, 1, i);
+        CHILD_CHECK(s, ps_commit(bus, loan, 5000) == 1);
+    }
+    return 0;
+}
+
+/* Whose place it was may have left messages in the loan area: who cannot reserve it again gives nothing of it back. */
+static void test_p4_failed_reservation_of_a_dead_members_loans_leaves_its_messages_whole(void **state)
+{
+    (void)state;
+    struct stage *s = stage_new(scratch_url("bus", "members=2"));
+    ps_bus *reader, *heir;
+    void *loan = NULL;
+    assert_ok(ps_open(&reader, s->url));
+    assert_ok(ps_subscribe(reader, "t", inbox_take, &s->inbox[0], NULL, NULL));
+    assert_child(s, start_child(lending_child, s));
+    assert_ok(ps_open(&heir, s->url));
+    reserve_error = ENOSPC;
+    int rc = ps_loan(heir, "t", 5000, &loan);
+    reserve_error = 0;
+    assert_int_equal(rc, PS_ENOSPC);
+    assert_int_equal(hear(reader, &s->inbox[0], 3), 0);
+    assert_int_equal(s->inbox[0].damaged + s->inbox[0].skipped + s->inbox[0].lost, 0);
+    assert_ok(ps_loan(heir, "t", 5000, &loan));
+    support_compose(loan, 5000, 1, 3);
+    assert_int_equal(ps_commit(heir, loan, 5000), 1);
+    assert_int_equal(hear(reader, &s->inbox[0], 4), 0);
+    assert_int_equal(s->inbox[0].damaged + s->inbox[0].skipped + s->inbox[0].lost, 0);
+    assert_ok(ps_close(heir));
+    assert_ok(ps_close(reader));
+}
+
 #define CALLS_TEST(name) cmocka_unit_test_setup_teardown(name, scratch_setup, scratch_teardown)
 
 int main(void)
@@ -263,6 +320,7 @@ int main(void)
         CALLS_TEST(test_p3_sleeper_that_cannot_name_its_doorbell_hears_all_the_same),
         CALLS_TEST(test_p8_slot_that_is_being_repaired_is_waited_for),
         CALLS_TEST(test_p8_slot_whose_repairer_was_stopped_is_efull),
+        CALLS_TEST(test_p4_failed_reservation_of_a_dead_members_loans_leaves_its_messages_whole),
     };
     return cmocka_run_group_tests_name("shm_calls", tests, NULL, NULL);
 }

@@ -70,9 +70,11 @@ static int shm_loan_reserve(struct ps__port *port)
     if (port->own.loan) return 0;       /* by an attempt that then found no memory for the list */
     int error = errno, err = 0;
     int fd = ps__shm_data_fd(shm);
+    uint64_t offset = ps__shm_loan_offset(shm, port->slot), size = ps__loans_size(&shm->geometry);
     if (fd < 0) err = PS_ESYS;
-    /* Whatever the word says: reserving again what a former owner reserved is nothing. */
-    else err = ps__shm_reserve(fd, ps__shm_loan_offset(shm, port->slot), ps__loans_size(&shm->geometry), "a loan area");
+    /* Whatever the word says: reserving again what a former owner reserved is nothing. But readers still have messages there. */
+    else if (ps__load_acq(&lane->loan)) err = ps__shm_reserve_shared(fd, offset, size, "a loan area");
+    else err = ps__shm_reserve(fd, offset, size, "a loan area");
     ps__fd_passed(fd);
     struct ps__view loan = { 0 };
     if (!err) err = ps__slot_map_loan(shm, port->slot, 1, &loan);
