@@ -202,6 +202,22 @@ static void test_p8_deleted_file_is_reported_and_the_next_opener_gets_a_fresh_bu
     assert_int_equal(scratch_count(scratch_path, NULL), 0);
 }
 
+/* Who looks for the processes of a bus, also of one that was deleted, finds them all by the name in /proc/PID/maps. */
+static void test_p8_creator_maps_the_file_by_its_name(void **state)
+{
+    (void)state;
+    ps_bus *bus;
+    char deleted[160];
+    assert_ok(ps_open(&bus, scratch_url("bus", "")));
+    snprintf(deleted, sizeof deleted, "%s (deleted)", scratch_file("bus"));
+    assert_true(mapping_count(scratch_file("bus")) > 0);
+    assert_int_equal(mapping_count(deleted), 0);
+    assert_int_equal(unlink(scratch_file("bus")), 0);
+    assert_true(mapping_count(deleted) > 0);
+    assert_ok(ps_close(bus));
+    assert_int_equal(scratch_count(scratch_path, NULL), 0);
+}
+
 /* With the directory of its bell: who sleeps is told what happened, once, and goes on, looking now and then. */
 static void test_p8_removed_directory_is_reported_and_who_is_there_goes_on(void **state)
 {
@@ -496,6 +512,7 @@ int main(void)
         SHM_TEST(test_p1_publish_nobody_wants_writes_nothing),
         SHM_TEST(test_p8_stale_file_is_reused_and_never_grows),
         SHM_TEST(test_p8_deleted_file_is_reported_and_the_next_opener_gets_a_fresh_bus),
+        SHM_TEST(test_p8_creator_maps_the_file_by_its_name),
         SHM_TEST(test_p8_removed_directory_is_reported_and_who_is_there_goes_on),
         SHM_TEST(test_p6_publish_into_a_bus_that_was_moved_leaves_errno_alone),
         SHM_TEST(test_p8_replaced_file_is_reported_and_the_replacement_left_alone),

@@ -273,6 +273,22 @@ static int segment_create_anonymous(struct ps__shm *shm, const ps_url *url, cons
     return err ? err : segment_take(shm);
 }
 
+/*
+ * What is mapped is opened by its name: in /proc/PID/maps the file that had none would stand as deleted for ever, and who looks
+ * for the processes of a deleted bus would not find its creator. If it is gone already, or cannot be opened, the memory is the
+ * same.
+ */
+static void segment_by_name(struct ps__shm *shm, int *fd)
+{
+    struct stat st;
+    int named = segment_passing(shm->path, O_RDWR | O_NONBLOCK | O_NOCTTY | O_NOFOLLOW), other = named;
+    if (named >= 0 && fstat(named, &st) == 0 && st.st_ino == shm->lock.ino && st.st_dev == shm->lock.dev) {
+        other = *fd;
+        *fd = named;
+    }
+    ps__fd_passed(other);
+}
+
 /* PS_EAGAIN: somebody else was faster, or the file system would not link it. */
 static int segment_create(struct ps__shm *shm, const ps_url *url, const struct ps__geometry *wanted, int *out)
 {
@@ -289,7 +305,10 @@ static int segment_create(struct ps__shm *shm, const ps_url *url, const struct p
     if (!err) err = segment_description(&shm->lock, fd, O_RDWR);
     if (!err) err = segment_take(shm);  /* before it has a name: it never looks abandoned */
     if (err) return err;
-    if (linkat(AT_FDCWD, segment_proc(proc, fd), AT_FDCWD, shm->path, AT_SYMLINK_FOLLOW) == 0) return 0;
+    if (linkat(AT_FDCWD, segment_proc(proc, fd), AT_FDCWD, shm->path, AT_SYMLINK_FOLLOW) == 0) {
+        segment_by_name(shm, out);
+        return 0;
+    }
     if (errno == EEXIST || (errno == ENOENT && shm->by_name)) return PS_EAGAIN;
     return ps__fail_sys(errno, "cannot name %s", shm->path);
 }
