@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /* test_shm_access.c - who may come in: mode bits, owners, read-only files, the sealed anonymous file. */
-#include "actors.h"
+#include "forge.h"
 
 #include <grp.h>
 
@@ -169,6 +169,47 @@ static void test_p7_slot_of_another_users_dead_member_can_be_slept_in(void **sta
     assert_ok(ps_close(first));
 }
 
+/* ---------------------------------------------------------------- a member that gives up its rights */
+
+static int dropping_child(void *arg)
+{
+    struct stage *s = arg;
+    ps_bus *bus;
+    CHILD_CHECK(s, (bus = join_bus(s, "t")) != NULL);
+    CHILD_CHECK(s, hear(bus, &s->inbox[0], 1) == 0);
+    CHILD_CHECK(s, setgroups(0, NULL) == 0 && setgid(65534) == 0 && setuid(65534) == 0);
+    prctl(PR_SET_DUMPABLE, 1);
+    forge_shm(bus)->port.checked_ms -= 2000;    /* it looks at its file once a second */
+    s->rc[0] = ps_dispatch(bus, 0, 20);
+    CHILD_CHECK(s, s->rc[0] == 0);
+    /* It has no ring, and cannot open the file again to map one. */
+    s->rc[0] = ps_publish(bus, "t", "x", 1);
+    CHILD_CHECK(s, s->rc[0] < 0 && s->rc[0] != PS_EUNLINKED && strstr(ps_errmsg(), "privileges"));
+    s->go = 1;
+    CHILD_CHECK(s, hear(bus, &s->inbox[0], 2) == 0);
+    return ps_close(bus) != 0;
+}
+
+static void test_p8_file_is_not_taken_for_deleted_by_a_member_that_gave_up_its_rights(void **state)
+{
+    (void)state;
+    if (geteuid() != 0)
+        SKIP_TEST("needs root, to be two users");
+    struct stage *s = stage_new(scratch_url("bus", ""));
+    ps_bus *bus;
+    assert_ok(ps_open(&bus, s->url));
+    pid_t child = start_child(dropping_child, s);
+    assert_true(wait_word(&s->ready, 1));
+    assert_int_equal(say(bus, "t", 1, 0, 64), 1);
+    if (!wait_word(&s->go, 1))
+        fail_msg("child's line %d: %d", (int)s->line, (int)s->rc[0]);
+    assert_int_equal(say(bus, "t", 1, 1, 64), 1);
+    assert_child(s, child);
+    assert_ok(ps_close(bus));
+}
+
+/* ---------------------------------------------------------------- files that may not be written */
+
 static int read_only_child(void *arg)
 {
     struct stage *s = arg;
@@ -237,6 +278,7 @@ int main(void)
         SHM_TEST(test_shm_hostile_mode_is_refused),
         SHM_TEST(test_shm_permission_of_other_users_is_what_mode_says),
         SHM_TEST(test_p7_slot_of_another_users_dead_member_can_be_slept_in),
+        SHM_TEST(test_p8_file_is_not_taken_for_deleted_by_a_member_that_gave_up_its_rights),
         SHM_TEST(test_shm_read_only_file_is_eacces),
         SHM_TEST(test_p9_anonymous_file_cannot_be_truncated),
     };

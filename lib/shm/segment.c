@@ -134,6 +134,10 @@ int ps__shm_data_fd(struct ps__shm *shm)
     struct stat st;
     if (ps__kept_valid(&shm->lock)) {
         fd = segment_passing(segment_proc(proc, ps__kept_fd(&shm->lock)), shm->port.observe ? O_RDONLY : O_RDWR);
+        if (fd < 0 && (errno == EACCES || errno == EPERM)) {
+            (void)ps__fail_sys(errno, "the bus's file cannot be opened again (were privileges dropped since ps_open?)");
+            return -1;
+        }
     } else if (shm->path[0]) {                          /* the program closed it (closefrom): by name, if it is still the file */
         fd = segment_passing(shm->path, O_RDWR | O_NOFOLLOW);
         if (fd >= 0 && (fstat(fd, &st) || st.st_dev != shm->lock.dev || st.st_ino != shm->lock.ino)) {

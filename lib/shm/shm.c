@@ -34,9 +34,10 @@ static int shm_unlinked(struct ps__shm *shm)
 {
     struct stat st, named;
     if (!shm->path[0] || shm->proc || !ps__kept_valid(&shm->lock)) return 0;
-    if (fstat(ps__kept_fd(&shm->lock), &st) == 0 && st.st_nlink > 0 && lstat(shm->path, &named) == 0 &&
-        named.st_ino == st.st_ino && named.st_dev == st.st_dev)
-        return 0;
+    if (fstat(ps__kept_fd(&shm->lock), &st)) return 0;
+    /* That the name cannot be looked at, after the program gave up its rights, says nothing of the file. */
+    int found = lstat(shm->path, &named) == 0, hidden = !found && errno != ENOENT;
+    if (st.st_nlink > 0 && (hidden || (found && named.st_ino == st.st_ino && named.st_dev == st.st_dev))) return 0;
     return ps__fail(PS_EUNLINKED, "%s was deleted or replaced", shm->path);
 }
 
