@@ -3,6 +3,7 @@
 #include "forge.h"
 
 #include <grp.h>
+#include <sys/resource.h>
 
 static void test_shm_mode_gives_exactly_its_bits_under_any_umask(void **state)
 {
@@ -208,6 +209,88 @@ static void test_p8_file_is_not_taken_for_deleted_by_a_member_that_gave_up_its_r
     assert_ok(ps_close(bus));
 }
 
+/* ---------------------------------------------------------------- the directory of a user's named buses */
+
+/* A user who has no bus yet, and so no directory: 0, and its name. */
+static int become_nobodys_neighbour(char *directory, size_t size)
+{
+    uid_t user = geteuid() == 0 ? 60000 + (uid_t)getpid() % 5000 : geteuid();
+    if (geteuid() == 0 && (setgroups(0, NULL) != 0 || setgid(user) != 0 || setuid(user) != 0))
+        return -1;
+    prctl(PR_SET_DUMPABLE, 1);
+    snprintf(directory, size, "/dev/shm/psbus-%lu", (unsigned long)user);
+    return access("/dev/shm", W_OK) == 0 && access(directory, F_OK) != 0 ? 0 : -1;
+}
+
+static int umask_child(void *arg)
+{
+    struct stage *s = arg;
+    char directory[64];
+    struct stat st;
+    ps_bus *bus, *second;
+    if (become_nobodys_neighbour(directory, sizeof directory) != 0)
+        return EXIT_SKIP;
+    umask(0777);
+    s->rc[0] = ps_open(&bus, s->url);
+    if (s->rc[0] != 0)
+        rmdir(directory);
+    CHILD_CHECK(s, s->rc[0] == 0);
+    CHILD_CHECK(s, stat(directory, &st) == 0 && (st.st_mode & 07777) == 0700);
+    CHILD_CHECK(s, ps_open(&second, s->url) == 0);
+    CHILD_CHECK(s, ps_close(second) == 0 && ps_close(bus) == 0);
+    return access(directory, F_OK) == 0;
+}
+
+/* Of a process that may make no descriptor more than that many. */
+static int failing_open_child(void *arg)
+{
+    struct stage *s = arg;
+    char directory[64];
+    ps_bus *bus;
+    if (become_nobodys_neighbour(directory, sizeof directory) != 0)
+        return EXIT_SKIP;
+    int free_fd = dup(STDIN_FILENO), rc = PS_ESYS;
+    close(free_fd);
+    for (rlim_t more = 0; rc != 0; more++) {
+        struct rlimit limit = { (rlim_t)free_fd + more, 0 }, all;
+        CHILD_CHECK(s, more < 64 && getrlimit(RLIMIT_NOFILE, &all) == 0);
+        limit.rlim_max = all.rlim_max;
+        CHILD_CHECK(s, setrlimit(RLIMIT_NOFILE, &limit) == 0);
+        rc = ps_open(&bus, s->url);
+        s->number[0] = more;
+        if (rc != 0) {
+            int left = access(directory, F_OK) == 0;
+            rmdir(directory);
+            CHILD_CHECK(s, !left);
+        }
+    }
+    CHILD_CHECK(s, s->number[0] > 0);
+    CHILD_CHECK(s, ps_close(bus) == 0);
+    return access(directory, F_OK) == 0;
+}
+
+static void of_another_user(int (*body)(void *))
+{
+    struct stage *s = stage_new(support_url("shm", "first", NULL));
+    int code = reap_child(start_child(body, s));
+    if (code == EXIT_SKIP)
+        SKIP_TEST("no user here without a bus");
+    if (code != 0)
+        fail_msg("child ended with %d; its line %d; result %d, %d", code, (int)s->line, (int)s->rc[0], (int)s->number[0]);
+}
+
+static void test_shm_directory_is_its_users_own_under_any_umask(void **state)
+{
+    (void)state;
+    of_another_user(umask_child);
+}
+
+static void test_p8_open_that_fails_leaves_no_directory(void **state)
+{
+    (void)state;
+    of_another_user(failing_open_child);
+}
+
 /* ---------------------------------------------------------------- files that may not be written */
 
 static int read_only_child(void *arg)
@@ -279,6 +362,8 @@ int main(void)
         SHM_TEST(test_shm_permission_of_other_users_is_what_mode_says),
         SHM_TEST(test_p7_slot_of_another_users_dead_member_can_be_slept_in),
         SHM_TEST(test_p8_file_is_not_taken_for_deleted_by_a_member_that_gave_up_its_rights),
+        SHM_TEST(test_shm_directory_is_its_users_own_under_any_umask),
+        SHM_TEST(test_p8_open_that_fails_leaves_no_directory),
         SHM_TEST(test_shm_read_only_file_is_eacces),
         SHM_TEST(test_p9_anonymous_file_cannot_be_truncated),
     };

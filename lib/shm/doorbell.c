@@ -170,8 +170,8 @@ static int doorbell_rebind(struct ps__shm *shm, int which)
 }
 
 /*
- * What must not keep anybody from sleeping, for what is in memory can still be read: a stranger who sits on an abstract name, which
- * is free to all, a directory that somebody removed, one that is full, or one that is no longer ours to write.
+ * What must not keep anybody from sleeping, for what is in memory can still be read: a stranger who sits on an abstract name,
+ * which is free to all, a directory that somebody removed, one that is full, or one that is no longer ours to write.
  */
 static int doorbell_deaf(int err)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * layout.c - where in the file of a shm bus everything lies, and space for it.
+ * layout.c - where the file of a shm bus is, where in it everything lies, and space for it.
  *
  * Space is reserved with fallocate(2) itself before anybody uses it, so a full file system is an error here and not a SIGBUS
  * later.
@@ -155,7 +155,7 @@ int ps__shm_resize(int fd, uint64_t size)
     return error ? ps__fail_sys(error, "a bus's file of %llu bytes", (unsigned long long)size) : 0;
 }
 
-/* ------------------------------------------------------------------ modes */
+/* ------------------------------------------------------------------ where the file is */
 
 /*
  * Never chmod(2) of the path: who may write the directory may have put a link to a file of this user's in its place. A
@@ -178,6 +178,55 @@ int ps__shm_chmod(const char *path, mode_t type, mode_t mode)
     }
     ps__fd_passed(fd);
     return err;
+}
+
+int ps__shm_locate(struct ps__shm *shm, const ps_url *url)
+{
+    const char *address = url->address;
+    int n;
+    if (!address) {
+        if (url->observe || !url->create)
+            return ps__fail(PS_ENOENT, "shm: makes a new bus; watch one through shm:///proc/PID/fd/N");
+        return 0;
+    }
+    if (address[0] == '/') {
+        n = snprintf(shm->path, sizeof shm->path, "%s", address);
+        shm->proc = memcmp(shm->path, "/proc/", 6) == 0;
+        if (n < 0 || (size_t)n >= sizeof shm->path - 32)
+            return ps__fail(PS_EINVAL, "path longer than %zu bytes", sizeof shm->path - 33);
+        if (shm->path[n - 1] == '/') return ps__fail(PS_EINVAL, "'%s' is a directory's name", address);
+        memcpy(shm->dir, shm->path, (size_t)n + 1);
+        char *slash = strrchr(shm->dir, '/');
+        slash[slash == shm->dir] = '\0';
+        return 0;
+    }
+    int err = ps__name_check(address);
+    if (err) return err;
+    snprintf(shm->dir, sizeof shm->dir, "/dev/shm/psbus-%lu", (unsigned long)geteuid());
+    snprintf(shm->path, sizeof shm->path, "%.80s/%.64s", shm->dir, address);
+    shm->by_name = 1;
+    return 0;
+}
+
+/* The directory of a user's named buses: made when needed, gone with the last bus, so it may have to be made again. */
+int ps__shm_directory(struct ps__shm *shm, int create)
+{
+    struct stat st;
+    if (!shm->by_name) return 0;
+    if (create && mkdir(shm->dir, 0700) == 0) {
+        shm->made_dir = 1;
+        (void)ps__shm_chmod(shm->dir, S_IFDIR, 0700);   /* a umask that takes it from ourselves would do so for ever */
+    } else if (create && errno != EEXIST) {
+        return ps__fail_sys(errno, "cannot make %s", shm->dir);
+    }
+    if (lstat(shm->dir, &st)) {
+        if (errno == ENOENT && create) return PS_EAGAIN;
+        if (errno == ENOENT) return ps__fail(PS_ENOENT, "no bus %s", shm->path);
+        return ps__fail_sys(errno, "%s", shm->dir);
+    }
+    if (!S_ISDIR(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0) || st.st_mode & 022)
+        return ps__fail(PS_EACCES, "%s is not a directory that only this user can write", shm->dir);
+    return 0;
 }
 
 #undef LAYOUT_STAGGER

@@ -31,51 +31,7 @@ static uint64_t segment_check(const struct ps__shm_header *h)
     return hash;
 }
 
-/* ------------------------------------------------------------------ where it is */
-
-int ps__shm_locate(struct ps__shm *shm, const ps_url *url)
-{
-    const char *address = url->address;
-    int n;
-    if (!address) {
-        if (url->observe || !url->create)
-            return ps__fail(PS_ENOENT, "shm: makes a new bus; watch one through shm:///proc/PID/fd/N");
-        return 0;
-    }
-    if (address[0] == '/') {
-        n = snprintf(shm->path, sizeof shm->path, "%s", address);
-        shm->proc = memcmp(shm->path, "/proc/", 6) == 0;
-        if (n < 0 || (size_t)n >= sizeof shm->path - 32)
-            return ps__fail(PS_EINVAL, "path longer than %zu bytes", sizeof shm->path - 33);
-        if (shm->path[n - 1] == '/') return ps__fail(PS_EINVAL, "'%s' is a directory's name", address);
-        memcpy(shm->dir, shm->path, (size_t)n + 1);
-        char *slash = strrchr(shm->dir, '/');
-        slash[slash == shm->dir] = '\0';
-        return 0;
-    }
-    int err = ps__name_check(address);
-    if (err) return err;
-    snprintf(shm->dir, sizeof shm->dir, "/dev/shm/psbus-%lu", (unsigned long)geteuid());
-    snprintf(shm->path, sizeof shm->path, "%.80s/%.64s", shm->dir, address);
-    shm->by_name = 1;
-    return 0;
-}
-
-/* The directory of a user's named buses: made when needed, gone with the last bus, so it may have to be made again. */
-static int segment_directory(struct ps__shm *shm, int create)
-{
-    struct stat st;
-    if (!shm->by_name) return 0;
-    if (create && mkdir(shm->dir, 0700) && errno != EEXIST) return ps__fail_sys(errno, "cannot make %s", shm->dir);
-    if (lstat(shm->dir, &st)) {
-        if (errno == ENOENT && create) return PS_EAGAIN;
-        if (errno == ENOENT) return ps__fail(PS_ENOENT, "no bus %s", shm->path);
-        return ps__fail_sys(errno, "%s", shm->dir);
-    }
-    if (!S_ISDIR(st.st_mode) || (st.st_uid != geteuid() && st.st_uid != 0) || st.st_mode & 022)
-        return ps__fail(PS_EACCES, "%s is not a directory that only this user can write", shm->dir);
-    return 0;
-}
+/* ------------------------------------------------------------------ descriptors of it */
 
 /* Others have atomics that do not reach between processes, or locks that nobody keeps. */
 static int segment_file_system(int fd)
@@ -432,7 +388,7 @@ int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
         if (!shm->path[0] && ps__kept_fd(&shm->anchor) < 0) {
             err = segment_create_anonymous(shm, url, &wanted, &fd);
         } else {
-            err = segment_directory(shm, url->create);
+            err = ps__shm_directory(shm, url->create);
             if (!err && (err = segment_open(shm, &fd)) == PS_ENOENT && shm->path[0]) {
                 if (url->create && !shm->proc) err = segment_create(shm, url, &wanted, &fd);
                 else err = ps__fail(PS_ENOENT, "no bus %s", shm->path);
@@ -447,8 +403,12 @@ int ps__shm_attach(struct ps__shm *shm, const ps_url *url)
         if (err == PS_EFULL && ps__now_ns() <= deadline && ps__slot_passing(shm)) err = PS_EAGAIN;
         if (err != PS_EAGAIN) segment_leave(shm, shm->port.members);    /* who was last may have found us there, and left */
         segment_drop(shm, fd);
-        if (err != PS_EAGAIN) return err;
-        if (ps__now_ns() > deadline) return ps__fail(PS_EBUSY, "%s is being taken down all the time", shm->path);
+        if (err == PS_EAGAIN && ps__now_ns() > deadline)
+            err = ps__fail(PS_EBUSY, "%s is being taken down all the time", shm->path);
+        if (err != PS_EAGAIN) {
+            if (shm->made_dir) rmdir(shm->dir);         /* succeeds when it is empty */
+            return err;
+        }
         if (tries < SEGMENT_TRIES) continue;            /* two who start at once: the loser finds the winner's file */
         struct timespec nap = { 0, 1000000 };
         nanosleep(&nap, NULL);

@@ -56,6 +56,7 @@ struct ps__shm {
     char path[PS__SHM_PATH];            /* of the file; "" for an anonymous bus */
     char dir[PS__SHM_PATH];             /* of the file */
     int by_name;                        /* in this user's directory, which goes with its last bus */
+    int made_dir;                       /* by this handle's ps_open, which takes it away again if it fails */
     int proc;                           /* the path leads through /proc to somebody's descriptor */
     int mode;                           /* -1: not named */
     char label[PS_NAME_MAX + 1];
@@ -84,8 +85,12 @@ struct ps__shm {
 
 static inline struct ps__shm *ps__shm_of(struct ps__port *port) { return (struct ps__shm *)(void *)port; }
 
-/* ------------------------------------------------------------------ layout.c: what lies where, and space for it */
+/* ------------------------------------------------------------------ layout.c: where it is, what lies where, and space for it */
 
+/* From the URL: path or anonymous, checked. */
+PS_PRIVATE int ps__shm_locate(struct ps__shm *shm, const ps_url *url);
+/* The directory of a bus that is named without a path: checked, and made if need be. PS_EAGAIN: it went away, start over. */
+PS_PRIVATE int ps__shm_directory(struct ps__shm *shm, int create);
 /* How large a slot is, and where its lane, which is the first thing in it, and its large filter lie in the file. */
 PS_PRIVATE uint64_t ps__shm_slot_size(unsigned members);
 PS_PRIVATE uint64_t ps__shm_lane_offset(unsigned members, unsigned slot);
@@ -108,8 +113,6 @@ PS_PRIVATE int ps__shm_chmod(const char *path, mode_t type, mode_t mode);
 
 /* ------------------------------------------------------------------ segment.c: the file */
 
-/* From the URL: path or anonymous, checked. */
-PS_PRIVATE int ps__shm_locate(struct ps__shm *shm, const ps_url *url);
 /* Opens or creates the file, takes a slot (not when observing), maps the fixed part. */
 PS_PRIVATE int ps__shm_attach(struct ps__shm *shm, const ps_url *url);
 /* Unmaps, and if nobody else is there removes the file and its bells. forked: touches nothing but the copy. */
