@@ -134,7 +134,7 @@ static int one_message_child(void *arg)
 static void test_p3_ring_that_failed_is_tried_again_with_the_next_message(void **state)
 {
     (void)state;
-    static const int error[] = { ENOBUFS, ENOMEM, EACCES };
+    static const int error[] = { ENOBUFS, ENOMEM };
     struct inbox *in = support_shared(sizeof *in);
     ps_bus *sleeper, *ringer;
     assert_ok(ps_open(&sleeper, scratch_url("bus", "")));
@@ -155,13 +155,18 @@ static void test_p3_ring_that_failed_is_tried_again_with_the_next_message(void *
             fail_msg("%s: never rung again", strerror(error[i]));
         assert_int_equal(ps_dispatch(sleeper, 0, 0), 2);
     }
-    /* Nobody there: once a sleep is enough, or each message would call the system in vain. */
-    send_error = ENOENT;
-    assert_int_equal(say(ringer, "t", 1, 6, 40), 1);
-    send_error = ENOBUFS;
-    assert_int_equal(say(ringer, "t", 1, 7, 40), 1);
-    assert_int_equal(send_error, ENOBUFS);
-    send_error = 0;
+    /* Nobody there, or we may not: once a sleep is enough, or each message would call the system in vain. */
+    static const int in_vain[] = { ENOENT, EACCES };
+    for (uint64_t i = 0; i < 2; i++) {
+        send_error = in_vain[i];
+        assert_int_equal(say(ringer, "t", 1, 4 + 2 * i, 40), 1);
+        assert_int_equal(send_error, 0);
+        send_error = ENOBUFS;
+        assert_int_equal(say(ringer, "t", 1, 5 + 2 * i, 40), 1);
+        assert_int_equal(send_error, ENOBUFS);
+        send_error = 0;
+        assert_int_equal(ps_dispatch(sleeper, 0, 0), 2);
+    }
     assert_ok(ps_close(ringer));
     assert_ok(ps_close(sleeper));
 }

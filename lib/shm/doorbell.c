@@ -215,8 +215,8 @@ int ps__bell_drain(struct ps__port *port, int which)
 static int doorbell_send(int fd, const struct sockaddr_un *address, int len)
 {
     if (sendto(fd, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL, (const struct sockaddr *)address, (socklen_t)len) >= 0) return 1;
-    if (errno == ECONNREFUSED || errno == ENOENT) return 1;     /* its owner is gone, or will bind again and look */
-    if (errno != EAGAIN) return 0;                      /* no memory for it just now, say */
+    if (errno == ENOBUFS || errno == ENOMEM) return 0;
+    if (errno != EAGAIN) return 1;      /* its owner is gone, or will bind again and look; or we may not, which stays so */
     /* The sleeper's queue is full: rung already. Or our own buffer is: then it was not. */
     int queued = 0, room = 0;
     socklen_t room_size = sizeof room;
