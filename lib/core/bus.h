@@ -77,11 +77,11 @@ struct ps_bus {
     uint64_t topic_key;                 /* of host.seed: topic.h */
     ps__a32 closing;                    /* 1: calls get PS_ECLOSED */
     ps__a32 mode;
-    ps__a32 kind;                       /* the mode that a call in progress needs, begun before there was one */
     ps__a64 stopping;                   /* calls of ps_stop() since somebody has returned because of one; too large to wrap */
     ps__a64 owner;                      /* 0 nobody, 1 maintenance, thread number + 2 */
     struct ps_sub *_Atomic running;
     int close_pending;                  /* a handler of this handle closed it */
+    ps__a32 kind;                       /* the mode that a call in progress needs, begun before there was one */
     ps_bus *waits_for;                  /* under the global lock in bus.c: the handle whose handler this one's waits for, */
     const struct ps_sub *waits_sub;     /* and which one's; NULL: for all that is inside */
     ps_msg message;                     /* a pull handle's */
