@@ -411,24 +411,31 @@ static void test_tool_doctor_advises_what_it_does(void **state)
     tool_done(&t);
 }
 
+/* A directory of the test's own, with a copy of the tool that every user may run. */
+static void strangers_tool(char directory[64], char program[128])
+{
+    char command[1024];
+    assert_non_null(mkdtemp(directory));
+    snprintf(program, 128, "%s/psbus", directory);
+    snprintf(command, sizeof command, "cp %s %s && chmod 755 %s", tool_program(), program, program);
+    assert_int_equal(system(command), 0);
+}
+
 /* Root is asked for a mode, as everybody is who does not own the file. */
 static void test_tool_doctor_of_another_users_bus_names_the_mode(void **state)
 {
     enum { OWNER = 12345 };
     char directory[64] = "/dev/shm/psbus-tool.XXXXXX", program[128], path[128], url[160], expected[256];
-    char command[1024], mend[192];
+    char mend[192];
     struct tool t, sub;
 
     (void)state;
     if (geteuid() != 0)
         skip();
-    assert_non_null(mkdtemp(directory));
-    snprintf(program, sizeof program, "%s/psbus", directory);
+    strangers_tool(directory, program);
     snprintf(path, sizeof path, "%s/bus", directory);
     snprintf(url, sizeof url, "shm://%s", path);
     snprintf(mend, sizeof mend, "%s?mode=0600", url);
-    snprintf(command, sizeof command, "cp %s %s && chmod 755 %s", tool_program(), program, program);
-    assert_int_equal(system(command), 0);
     assert_true(chown(directory, OWNER, 0) == 0 && chmod(directory, 0755) == 0);
     tool_exec(&sub, program, OWNER, -1, -1, TOOL_ARGS("sub", url, "t"));
     assert_true(support_wait(tool_bus_there, url, DEADLINE_MS));
@@ -490,19 +497,16 @@ static void test_tool_doctor_removing_is_for_who_may(void **state)
         { 0, 0755, "to do: only root can remove it: psbus doctor --repair shm://" }, { 0, 01777, "to do: only root can remove it: " },
         { OWNER, 0755, "to do: only user 12345 or root can remove it: " }, { OWNER, 0777, NULL },
     };
-    char directory[64] = "/dev/shm/psbus-tool.XXXXXX", program[128], path[128], command[1024], bus[160], url[192];
+    char directory[64] = "/dev/shm/psbus-tool.XXXXXX", program[128], path[128], bus[160], url[192];
     struct tool t, sub;
 
     (void)state;
     if (geteuid() != 0)
         skip();
-    assert_non_null(mkdtemp(directory));
-    snprintf(program, sizeof program, "%s/psbus", directory);
+    strangers_tool(directory, program);
     snprintf(path, sizeof path, "%s/bus", directory);
     snprintf(bus, sizeof bus, "shm://%s", path);
     snprintf(url, sizeof url, "%s?mode=0666", bus);
-    snprintf(command, sizeof command, "cp %s %s && chmod 755 %s", tool_program(), program, program);
-    assert_int_equal(system(command), 0);
     for (size_t i = 0; i < sizeof directories / sizeof directories[0]; i++) {
         assert_true(chown(directory, directories[i].owner, 0) == 0 && chmod(directory, directories[i].mode) == 0);
         tool_start(&sub, "sub", url, "t");
