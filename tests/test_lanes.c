@@ -67,6 +67,27 @@ static void test_p5_reader_that_moves_in_another_lane_is_not_evicted(void **stat
     lanes_close(x, y, &h);
 }
 
+/* But not for ever: one that goes on elsewhere and never comes round, as it cannot map this lane, say, holds nobody. */
+static void test_p5_reader_that_never_comes_round_is_evicted(void **state)
+{
+    (void)state;
+    struct heard h;
+    ps_bus *x, *y;
+    lanes_open("depth=64&evict=3", "", "", "", &x, &y, &h);
+    assert_int_equal(ps_publish(x, "t", "x", 1), 1);
+    for (int i = 0; i < 64; i++)
+        assert_int_equal(ps_publish(y, "t", "y", 1), 1);
+    struct ps__port *reader = &forge_shm(h.bus)->port;
+    ps__a64 *elsewhere = &reader->reader[reader->slot]->cursor[forge_shm(x)->port.slot];
+    for (uint64_t begin = support_now_ms(); ps_publish(y, "t", "y", 1) == PS_EAGAIN;) {
+        assert_true(support_now_ms() - begin < DEADLINE_MS);
+        ps__store_rel(elsewhere, ps__load_rlx(elsewhere) + 1);
+        nap_us(500);
+    }
+    assert_int_equal(forge_stats(y).evictions, 1);
+    lanes_close(x, y, &h);
+}
+
 /* Evicted by x, it joins again; y has waited for it all the while. */
 static void test_p5_evicted_by_one_publisher_loses_nothing_of_another(void **state)
 {
@@ -176,6 +197,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_p5_reader_that_moves_in_another_lane_is_not_evicted),
+        cmocka_unit_test(test_p5_reader_that_never_comes_round_is_evicted),
         cmocka_unit_test(test_p5_evicted_by_one_publisher_loses_nothing_of_another),
         cmocka_unit_test(test_p9_lane_that_cannot_be_mapped_keeps_no_other_from_being_read),
         cmocka_unit_test(test_p5_lost_of_many_lanes_never_falls),

@@ -37,13 +37,22 @@ static void evict_dead(struct ps__port *port, unsigned r, uint64_t join, uint64_
     evict_raise(port, r, join > last || last > PS__JOIN_HOSTILE ? join : last);
 }
 
-/* How far a reader is, in all lanes: one that takes its turns elsewhere moves. */
-static uint64_t evict_progress(struct ps__port *port, const struct ps__reader *reader)
+/*
+ * Whether a reader moves: in this lane, or in another one, for there it takes its turn. But it has to come round: once it has
+ * gone on by as much as all rings hold and not been here, it cannot read this lane, or will not.
+ */
+static int evict_moves(struct ps__port *port, struct ps__clock *clock, const struct ps__reader *reader, uint64_t join)
 {
-    unsigned high = ps__lanes_high(port);
-    uint64_t sum = 0;
-    for (unsigned l = 0; l < high; l++) sum += ps__load_rlx(&reader->cursor[l]);
-    return sum;
+    const unsigned high = ps__lanes_high(port);
+    uint64_t all = 0, cursor = ps__load_rlx(&reader->cursor[port->lane]);
+    for (unsigned l = 0; l < high; l++) all += ps__load_rlx(&reader->cursor[l]);
+    int here = clock->last_ns == 0 || clock->join != join || clock->cursor != cursor;
+    int elsewhere = clock->all != all;
+    clock->join = join;
+    clock->cursor = cursor;
+    clock->all = all;
+    if (here) clock->came = all;
+    return here || (elsewhere && all - clock->came <= (uint64_t)high * port->own.cells);
 }
 
 int ps__evict_look(struct ps__port *port, unsigned r)
@@ -52,7 +61,7 @@ int ps__evict_look(struct ps__port *port, unsigned r)
     if (r == port->slot || pthread_mutex_trylock(&port->patience)) return 0;
     struct ps__clock *clock = &port->clock[r];
     struct ps__reader *reader = port->reader[r];
-    uint64_t now = ps__now_ns(), join = ps__load_acq(&reader->join), progress = evict_progress(port, reader);
+    uint64_t now = ps__now_ns(), join = ps__load_acq(&reader->join);
     int freed = 0;
     if (now - clock->asked_ns >= EVICT_ASK_NS) {
         /* Read before the kernel is asked: the slot's next owner, and its join, are not meant. */
@@ -64,8 +73,9 @@ int ps__evict_look(struct ps__port *port, unsigned r)
             goto out;
         }
     }
-    if (clock->last_ns == 0 || clock->join != join || clock->progress != progress) {
-        *clock = (struct ps__clock){ join, progress, now, 0, clock->asked_ns };
+    if (evict_moves(port, clock, reader, join)) {
+        clock->last_ns = now;
+        clock->credit_ns = 0;
     } else if (port->evict_ms >= 0) {
         uint64_t patience = (uint64_t)port->evict_ms * 1000000u, waited = now - clock->last_ns;
         clock->credit_ns += waited < patience / 3 + 1 ? waited : patience / 3 + 1;

@@ -69,7 +69,9 @@ static inline struct ps__cell *ps__cell_of(const struct ps__view *view, uint64_t
 PS_PRIVATE void ps__view_ring(struct ps__view *view, unsigned char *ring, const struct ps__geometry *g);
 
 struct ps__clock {                      /* how long a reader has stood still, see ps__evict_look in evict.c */
-    uint64_t join, progress, last_ns, credit_ns, asked_ns;
+    uint64_t join, cursor, all;         /* its cursor in this lane, and the sum of those in all lanes, when last looked at */
+    uint64_t came;                      /* that sum when it was last seen to move in this lane */
+    uint64_t last_ns, credit_ns, asked_ns;
 };
 
 struct ps__lease {                      /* a loan that is out */
