@@ -151,7 +151,7 @@ static PS_NOINLINE int dispatch_pull_first(ps_bus *bus, const ps_record *record,
 
 /* All that there are: several stops end one call. */
 static int dispatch_stopped(ps_bus *bus) { return ps__swap_ar(&bus->stopping, 0) != 0; }
-/* The same, if there is one that was not there before. Not compiled in: the comparison costs each of 100 000 topics 10 ns. */
+/* The same, if there is one that was not there before. Out of line: in the loop a message of 100 000 topics takes 10 ns more. */
 PS_COLD static int dispatch_stopped_anew(ps_bus *bus, uint64_t before)
 {
     return ps__load_rlx(&bus->stopping) != before && dispatch_stopped(bus);

@@ -55,7 +55,7 @@ static PS_NOINLINE void cells_believe(struct ps__port *port, uint64_t c, unsigne
     port->turn_left -= count && count < port->turn_left ? count : port->turn_left;
     window->show = port->shown[lane] + window->every;
     window->looked = (unsigned)(c - first);
-    window->missed = window->at;      /* those were overwritten */
+    window->missed = window->at;                /* those were overwritten */
     const uint64_t next = window->copy[window->at].stamp - 1;
     if (next != first) {
         ps__cells_pass(port, next);
