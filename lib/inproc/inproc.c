@@ -191,14 +191,8 @@ static int inproc_bell(struct ps__port *port, int which)
 {
     struct inproc_bus *bus = inproc_bus_of(port);
     struct ps__kept *bell = &bus->bell[port->slot][which];
-    int err = 0;
     pthread_mutex_lock(&bus->lock);
-    if (ps__kept_fd(bell) < 0) {
-        ps__fork_hold();                /* a child's ps_close finds it */
-        int fd = ps__event_open();
-        err = fd < 0 ? fd : ps__kept_set(bell, fd);
-        ps__fork_release();
-    }
+    int err = ps__kept_fd(bell) < 0 ? ps__kept_event(bell) : 0;
     pthread_mutex_unlock(&bus->lock);
     if (err) return err;
     return ps__kept_valid(bell) ? ps__kept_fd(bell) : -EBADF;

@@ -132,6 +132,7 @@ static inline void ps__kept_none(struct ps__kept *kept) { ps__store_rlx(&kept->f
 PS_PRIVATE int ps__kept_set(struct ps__kept *kept, int fd);     /* takes fd; 0 or -errno, then fd is closed */
 PS_PRIVATE int ps__kept_set_marked(struct ps__kept *kept, int fd);      /* one just opened, whose position is nobody else's */
 PS_PRIVATE int ps__kept_valid(const struct ps__kept *kept);     /* async-signal-safe */
+PS_PRIVATE int ps__kept_event(struct ps__kept *kept);           /* an event, kept before anybody forks; 0 or -errno */
 PS_PRIVATE void ps__kept_close(struct ps__kept *kept);          /* only if it is still ours; async-signal-safe */
 
 /* Anonymous zeroed memory, given to the program page by page as it is touched. NULL when there is none. */

@@ -415,6 +415,14 @@ PS_COLD int ps__kept_set_marked(struct ps__kept *kept, int fd)
     return posix_keep(kept, fd, lseek(fd, mark, SEEK_SET) == mark ? mark : 0);
 }
 
+PS_COLD int ps__kept_event(struct ps__kept *kept)
+{
+    ps__fork_hold();
+    int fd = ps__event_open(), err = fd < 0 ? fd : ps__kept_set(kept, fd);
+    ps__fork_release();
+    return err;
+}
+
 int ps__kept_valid(const struct ps__kept *kept)
 {
     struct stat st;

@@ -97,12 +97,7 @@ PS_COLD static int wake_event(struct ps__port *port)
     int err = 0;
     if (ps__kept_fd(&port->sleep.event) < 0) {
         pthread_mutex_lock(&port->sleep.fds);
-        if (ps__kept_fd(&port->sleep.event) < 0) {
-            ps__fork_hold();                    /* a child's ps_close finds it */
-            int fd = ps__event_open();
-            err = fd < 0 ? fd : ps__kept_set(&port->sleep.event, fd);
-            ps__fork_release();
-        }
+        if (ps__kept_fd(&port->sleep.event) < 0) err = ps__kept_event(&port->sleep.event);
         pthread_mutex_unlock(&port->sleep.fds);
         ps__fence_sc();                         /* other end ps__port_wake */
     }
@@ -117,7 +112,7 @@ PS_COLD int ps__sleep_pollset(struct ps__port *port)
     return set >= 0 && ps__kept_valid(&port->sleep.event) && ps__pollset_has(set, ps__kept_fd(&port->sleep.event)) ? set : -1;
 }
 
-PS_COLD static int sleep_timer(struct ps__port *port)
+PS_COLD static int sleep_timer_fd(struct ps__port *port)
 {
     int set = ps__sleep_pollset(port), timer = ps__load_acq(&port->sleep.timer);
     return set >= 0 && timer >= 0 && ps__pollset_has(set, timer) ? timer : -1;
@@ -126,7 +121,7 @@ PS_COLD static int sleep_timer(struct ps__port *port)
 PS_COLD void ps__sleep_timer(struct ps__port *port, int ms)
 {
     pthread_mutex_lock(&port->sleep.fds);
-    int timer = sleep_timer(port);
+    int timer = sleep_timer_fd(port);
     if (timer >= 0) ps__timer_set(timer, ms);
     ps__store_rlx(&port->sleep.timer_runs, ms != 0);
     pthread_mutex_unlock(&port->sleep.fds);
@@ -348,7 +343,7 @@ PS_COLD int ps__wake_open(struct ps__port *port)
 /* The descriptors of this file; the bells belong to the memory's owner. */
 PS_COLD void ps__wake_close(struct ps__port *port, int forked)
 {
-    int timer = sleep_timer(port), set = ps__sleep_pollset(port);
+    int timer = sleep_timer_fd(port), set = ps__sleep_pollset(port);
     ps__close_fd(timer);
     ps__close_fd(set);
     ps__kept_close(&port->sleep.event);
