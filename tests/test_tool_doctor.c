@@ -347,16 +347,22 @@ static void test_tool_doctor_other_version_and_damage(void **state)
 }
 
 /* By a path of one's own it may be anybody's file: never removed. */
-static void test_tool_doctor_never_removes_a_file_that_is_no_bus(void **state)
+/* A file that is no bus. */
+static void make_stranger(char path[64])
 {
-    char path[64] = "/dev/shm/psbus-tool.XXXXXX", url[128];
-    int fd = mkstemp(path);
-    struct tool t;
-
-    (void)state;
+    int fd = mkstemp(strcpy(path, "/dev/shm/psbus-tool.XXXXXX"));
     assert_true(fd >= 0);
     assert_int_equal(ftruncate(fd, 100000), 0);
     close(fd);
+}
+
+static void test_tool_doctor_never_removes_a_file_that_is_no_bus(void **state)
+{
+    char path[64], url[128];
+    struct tool t;
+
+    (void)state;
+    make_stranger(path);
     snprintf(url, sizeof url, "shm://%s", path);
     assert_status(&t, repair(&t, url), 1);
     assert_says(tool_out(&t), "is no bus of psbus");
@@ -369,14 +375,11 @@ static void test_tool_doctor_never_removes_a_file_that_is_no_bus(void **state)
 static void test_tool_doctor_advises_what_it_does(void **state)
 {
     const char *url = support_url("shm", "doctor-advice", NULL);
-    char path[64] = "/dev/shm/psbus-tool.XXXXXX", named[192], upper[128];
+    char path[64], named[192], upper[128];
     struct tool t;
-    int fd = mkstemp(path);
 
     (void)state;
-    assert_true(fd >= 0);
-    assert_int_equal(ftruncate(fd, 100000), 0);
-    close(fd);
+    make_stranger(path);
     snprintf(named, sizeof named, "shm://%s", path);
     assert_status(&t, doctor(&t, named), 1);
     assert_silent_about(tool_out(&t), "--repair");
