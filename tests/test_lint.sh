@@ -300,6 +300,8 @@ test_lint_lines_are_whole_and_not_long() {
 
 # One thought a file. The public header and test tables are what they are, and that a transport fits into one file is what the
 # example of one shows.
+# The one that is copied whole, as the pattern of a backend, is of one file. (The public header is not asked: its length is the
+# contract's, which stands beside each declaration.)
 test_lint_files_are_short() {
     for file in $(sources c h | grep -e '^lib/' -e '^examples/' | grep -v '^examples/custom_transport/unixgram.c$'); do
         lines=$(wc -l <"$file")
